@@ -5,6 +5,7 @@
 #   tools/deps.sh test             the same, and Chromium, gcc and iproute2 for the tests
 #   tools/deps.sh bench            the same as test, and nginx to compare with
 #   tools/deps.sh lint             Go, golangci-lint, shellcheck
+#   tools/deps.sh go               Go alone
 #   tools/deps.sh packages NAME…   as root: only these packages of the distribution
 #   tools/deps.sh env              print the parts that are there, as lines for a shell to eval
 #
@@ -207,7 +208,7 @@ apt() { DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l apt-get -q -y -o DPkg:
 # then not found is.
 update_lists() { quietly apt-update eval 'apt update || echo "going on with the lists that are there"'; }
 
-has_package() { apt-cache policy "$1" 2>/dev/null | grep -q 'Candidate: [^(]'; }
+has_package() { [[ $(apt-cache policy "$1" 2>/dev/null) =~ Candidate:\ [^\(] ]]; }
 
 # install_packages NAME…: as root. The servers among them are for Dionysia to start: while apt works, a
 # policy-rc.d keeps it from starting them as services of the machine.
@@ -239,7 +240,7 @@ add_bullseye() {
   local mirror
   # shellcheck disable=SC2016 # the names are apt's
   mirror=$(apt-get indextargets --format '$(ORIGIN) $(CODENAME) $(REPO_URI)' 'Created-By: Packages' |
-    awk '$1 == "Debian" && $2 == "bookworm" { print $3; exit }')
+    awk '$1 == "Debian" && $2 == "bookworm" && !n++ { print $3 }')
   [ -n "$mirror" ] || die "apt has no source for Debian bookworm to take a mirror from"
   say "Debian 12 has no gpac: adding Debian 11's, from $mirror"
   printf '%s\n' 'Package: *' 'Pin: release n=bullseye' 'Pin-Priority: 100' >/etc/apt/preferences.d/dionysia-bullseye
@@ -310,7 +311,8 @@ get_mediamtx() {
   rm -rf "$dir"
   mkdir -p "$dir"
   cp "$tools/mediamtx/go.mod" "$tools/mediamtx/go.sum" "$dir"
-  quietly mediamtx-vendor nice env -C "$dir" GOWORK=off "$(find_go)" mod vendor
+  # -e: the two files that it embeds are missing still.
+  quietly mediamtx-vendor nice env -C "$dir" GOWORK=off "$(find_go)" mod vendor -e
   internal=$dir/vendor/github.com/bluenviron/mediamtx/internal
   printf 'v%s' "$mediamtx_version" >"$internal/core/VERSION"
   cp "$(find_web)/hls.min.js" "$internal/servers/hls/hls.min.js"
@@ -403,6 +405,12 @@ case ${1:-} in
     get_go
     get_lint
     ;;
+  go)
+    lock
+    steps=2
+    get_packages go
+    get_go
+    ;;
   packages)
     shift
     [ $# -gt 0 ] || die "which packages?"
@@ -413,7 +421,7 @@ case ${1:-} in
     ;;
   env) print_env ;;
   *)
-    sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
     exit 2
     ;;
 esac

@@ -1,0 +1,72 @@
+# make help lists what this can do. Parts that are missing are installed or built first (tools/deps.sh).
+#
+#   ARGS   for run and bench: more arguments, as in  make run ARGS=--no-demo
+#   PKG    for test: only these packages, as in      make test PKG=./services/store/... TESTFLAGS='-v -run Reserve'
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# The parts that tools/deps.sh found or made, as DIONYSIA_* variables, and a new enough go on PATH.
+ENV := eval "$$(tools/deps.sh env)"
+
+.PHONY: help
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: ## start everything on this machine, with a test picture to watch
+	@tools/deps.sh run
+	@$(ENV); echo "building bin/dionysia"; go build -o bin/dionysia .
+	@$(ENV); exec bin/dionysia dev $(ARGS)
+
+.PHONY: build
+build: ## build bin/dionysia
+	@tools/deps.sh go
+	@$(ENV); go build -o bin/dionysia .
+
+# The end-to-end packages share the machine's two cores with real transcodes: one at a time, after the rest.
+.PHONY: test
+test: ## run every test: unit, integration with the real parts, end to end
+	@tools/deps.sh test
+ifdef PKG
+	@$(ENV); go test -timeout 40m $(TESTFLAGS) $(PKG)
+else
+	@$(ENV); echo "go test: unit and integration"; \
+	go list ./... | grep -v '/dionysia/e2e\(/\|$$\)' | xargs go test -race -timeout 20m $(TESTFLAGS)
+	@$(ENV); [ ! -d e2e ] || { echo "go test: end to end"; go test -v -count=1 -p 1 -timeout 45m $(TESTFLAGS) ./e2e/...; }
+endif
+
+.PHONY: lint
+lint: ## check formatting, generated files, imports and the usual mistakes
+	@tools/deps.sh lint
+	@$(ENV); echo "gofmt"; unformatted=$$(gofmt -l .); \
+	[ -z "$$unformatted" ] || { printf 'not formatted (gofmt -w):\n%s\n' "$$unformatted"; exit 1; }
+	@$(ENV); echo "go mod tidy"; go mod tidy -diff
+	@$(ENV); echo "go generate"; before=$$($(GENERATED)); go generate ./...; after=$$($(GENERATED)); \
+	[ "$$before" = "$$after" ] || { echo 'generated files were out of date; they are renewed now:'; \
+	diff <(echo "$$before") <(echo "$$after") || true; exit 1; }
+	@$(ENV); echo "go vet"; go vet ./...
+	@$(ENV); echo "golangci-lint"; "$$DIONYSIA_GOLANGCI_LINT" run ./...
+	@$(ENV); echo "shellcheck"; "$$DIONYSIA_SHELLCHECK" -x tools/deps.sh .ci/run
+
+# Generated files are named *_gen.go.
+GENERATED := find . -name '*_gen.go' -exec sha256sum {} + | sort -k 2
+
+.PHONY: generate
+generate: ## renew the generated files
+	@tools/deps.sh go
+	@$(ENV); go generate ./...
+
+.PHONY: bench
+bench: ## measure against ffmpeg and nginx, side by side
+	@tools/deps.sh bench
+	@$(ENV); go build -o bin/dionysia .; go run ./e2e/bench $(ARGS)
+
+.PHONY: deps
+deps: ## only install or build what run, test, lint and bench need
+	@tools/deps.sh bench
+	@tools/deps.sh lint
+
+.PHONY: clean
+clean: ## remove what was built here; the parts in the cache stay
+	rm -rf bin

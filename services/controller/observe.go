@@ -1,0 +1,152 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"sort"
+	"time"
+
+	"github.com/dionysia-dev/dionysia/services/capacity"
+	"github.com/dionysia-dev/dionysia/services/store"
+	"github.com/dionysia-dev/dionysia/services/stream"
+)
+
+// nodeSeen is the last report of an ingest node.
+type nodeSeen struct {
+	report store.IngestReport
+	at     time.Time
+}
+
+// workerSeen is the last report of a worker, kept past its expiry in Redis.
+type workerSeen struct {
+	report capacity.Report
+	at     time.Time // of its last heartbeat, on our clock
+	lost   bool
+	probed time.Time
+}
+
+// streamSeen is what the leader remembers of a stream.
+type streamSeen struct {
+	broadcast   *stream.Broadcast // as stored; nil until loaded or when there is none
+	loaded      bool
+	publishedAt time.Time // when a publisher was last seen
+	task        uint64    // the epoch whose task was enqueued
+}
+
+// publishing is a ready path at an ingest node.
+type publishing struct {
+	node store.IngestReport
+	path store.IngestPath
+}
+
+// snapshot is one turn's view.
+type snapshot struct {
+	now        time.Time
+	holding    bool
+	publishing map[string]publishing
+	active     map[string]bool
+	workers    map[string]*workerSeen
+}
+
+// nodeGone is how long an ingest node's last report is believed after it
+// expired in Redis: as long as mediamtx itself keeps a silent publisher.
+const nodeGone = 10 * time.Second
+
+func (c *Controller) observe(ctx context.Context) (*snapshot, error) {
+	now := c.now()
+	s := &snapshot{now: now, holding: now.Before(c.holdUntil), publishing: map[string]publishing{}, active: map[string]bool{}, workers: c.workers}
+	nodes, err := c.store.IngestReports(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("reading the ingest reports: %w", err)
+	}
+	for _, r := range nodes {
+		c.nodes[r.Node] = nodeSeen{report: r, at: now}
+	}
+	for name, n := range c.nodes {
+		if now.Sub(n.at) > nodeGone {
+			c.log.Warn("an ingest node reports no longer", "node", name)
+			delete(c.nodes, name)
+			continue
+		}
+		for _, p := range n.report.Paths {
+			if !p.Ready {
+				continue
+			}
+			// Two nodes may show one stream for a moment while a publisher moves:
+			// the later session is the one that holds the claim.
+			if old, ok := s.publishing[p.Stream]; !ok || p.ReadySince.After(old.path.ReadySince) {
+				s.publishing[p.Stream] = publishing{node: n.report, path: p}
+			}
+		}
+	}
+	reports, err := c.store.Reports(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("reading the workers' reports: %w", err)
+	}
+	for _, r := range reports {
+		w, ok := c.workers[r.Worker]
+		if !ok {
+			w = &workerSeen{}
+			c.workers[r.Worker] = w
+		}
+		at := now.Add(-r.Age)
+		if w.lost && r.Age < c.cfg.Suspect {
+			w.lost = false
+			c.log.Info("a worker is back", "worker", r.Worker)
+		}
+		w.report, w.at = r.Report, at
+	}
+	c.suspect(ctx, now, s.holding)
+	active, err := c.store.ActiveStreams(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("reading the active streams: %w", err)
+	}
+	for _, id := range active {
+		s.active[id] = true
+	}
+	for id, st := range c.streams {
+		if st.broadcast != nil && st.broadcast.State != stream.BroadcastEnded {
+			s.active[id] = true
+		}
+	}
+	c.m.workers.Set(float64(len(c.workers)))
+	c.m.publishing.Set(float64(len(s.publishing)))
+	return s, nil
+}
+
+// suspect probes workers whose heartbeat is missing. A worker is lost when its
+// origin does not answer either; one that answers has only lost Redis.
+func (c *Controller) suspect(ctx context.Context, now time.Time, holding bool) {
+	for id, w := range c.workers {
+		age := now.Sub(w.at)
+		if w.lost || holding || age < c.cfg.Suspect || now.Sub(w.probed) < time.Second {
+			continue
+		}
+		w.probed = now
+		pctx, cancel := context.WithTimeout(ctx, time.Second)
+		err := c.probe(pctx, w.report)
+		cancel()
+		if err == nil {
+			c.log.Warn("a worker sends no heartbeat, but its origin answers: left where it is", "worker", id, "age", age.Round(time.Millisecond))
+			continue
+		}
+		w.lost = true
+		c.m.lost.Inc()
+		c.log.Error("a worker is lost: no heartbeat, and its origin does not answer", "worker", id, "age", age.Round(time.Millisecond), "error", err)
+	}
+}
+
+// streams returns every id that has something to decide, in order.
+func (s *snapshot) streams() []string {
+	ids := make([]string, 0, len(s.publishing)+len(s.active))
+	for id := range s.publishing {
+		ids = append(ids, id)
+	}
+	for id := range s.active {
+		if _, ok := s.publishing[id]; !ok {
+			ids = append(ids, id)
+		}
+	}
+	sort.Strings(ids)
+	return ids
+}

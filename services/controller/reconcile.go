@@ -1,0 +1,178 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/dionysia-dev/dionysia/services/stream"
+)
+
+// reconcile brings one stream to where it should be.
+//
+//	broadcast:  (none) ─publisher─▶ live ⇄ grace ─grace over─▶ ended
+//	placement:  (none) ─commit─▶ placed ─broadcast ended─▶ ending ─worker─▶ ended
+//	                       ▲        │
+//	                       └────────┘ worker lost or restarted: epoch + 1
+func (c *Controller) reconcile(ctx context.Context, s *snapshot, id string) error {
+	st, err := c.seen(ctx, id)
+	if err != nil {
+		return err
+	}
+	conf, err := c.store.GetStream(ctx, id)
+	gone := errors.Is(err, stream.ErrNotFound)
+	if err != nil && !gone {
+		return fmt.Errorf("reading the stream: %w", err)
+	}
+	pub, isPublishing := s.publishing[id]
+	if gone || conf.Disabled {
+		isPublishing = false // the ingest agent is told to kick it
+	}
+	if isPublishing {
+		st.publishedAt = s.now
+		if err := c.publishing(ctx, st, conf, pub); err != nil {
+			return err
+		}
+		return c.place(ctx, s, st, conf, pub)
+	}
+	grace := conf.Grace.Duration()
+	if gone || conf.Disabled {
+		grace = 0
+	}
+	return c.absent(ctx, s, st, id, grace)
+}
+
+// seen loads what is stored of a stream once per leadership.
+func (c *Controller) seen(ctx context.Context, id string) (*streamSeen, error) {
+	st, ok := c.streams[id]
+	if !ok {
+		st = &streamSeen{publishedAt: c.now()}
+		c.streams[id] = st
+	}
+	if st.loaded {
+		return st, nil
+	}
+	b, err := c.store.Broadcast(ctx, id)
+	switch {
+	case errors.Is(err, stream.ErrNotFound):
+	case err != nil:
+		return nil, fmt.Errorf("reading the broadcast: %w", err)
+	default:
+		st.broadcast = &b
+	}
+	st.loaded = true
+	return st, nil
+}
+
+// publishing starts or continues the broadcast of a stream that is being sent.
+func (c *Controller) publishing(ctx context.Context, st *streamSeen, conf stream.Stream, pub publishing) error {
+	sess := &stream.Session{ID: pub.path.Session, Stream: conf.ID, Node: pub.node.Node, Protocol: pub.path.Protocol,
+		Remote: pub.path.Remote, Tracks: pub.path.Tracks, StartedAt: pub.path.ReadySince}
+	b := st.broadcast
+	switch {
+	case b == nil || b.State == stream.BroadcastEnded:
+		nb := stream.Broadcast{ID: uuid.NewString(), Stream: conf.ID, State: stream.BroadcastLive, StartedAt: c.now().UTC(), Session: sess}
+		return c.saveBroadcast(ctx, st, nb, "broadcast.started", fmt.Sprintf("a publisher sends by %s at node %s: %s",
+			sess.Protocol, sess.Node, strings.Join(sess.Tracks, ", ")))
+	case b.Session == nil || b.Session.ID != sess.ID || b.State == stream.BroadcastGrace:
+		nb := *b
+		nb.State, nb.Session = stream.BroadcastLive, sess
+		return c.saveBroadcast(ctx, st, nb, "session.resumed", fmt.Sprintf("the publisher is back by %s at node %s: the broadcast goes on",
+			sess.Protocol, sess.Node))
+	}
+	return nil
+}
+
+// absent handles a stream with something left and no publisher.
+func (c *Controller) absent(ctx context.Context, s *snapshot, st *streamSeen, id string, grace time.Duration) error {
+	if b := st.broadcast; b != nil && b.State != stream.BroadcastEnded && !s.holding {
+		away := s.now.Sub(st.publishedAt)
+		if b.State == stream.BroadcastLive {
+			nb := *b
+			nb.State = stream.BroadcastGrace
+			if err := c.saveBroadcast(ctx, st, nb, "session.ended", fmt.Sprintf("the publisher is gone; it may return within %s", grace)); err != nil {
+				return err
+			}
+		}
+		if away >= grace {
+			nb, end := *st.broadcast, c.now().UTC()
+			nb.State, nb.EndedAt, nb.Reason = stream.BroadcastEnded, &end, ""
+			if err := c.saveBroadcast(ctx, st, nb, "broadcast.ended", fmt.Sprintf("no publisher for %s", grace)); err != nil {
+				return err
+			}
+		}
+	}
+	return c.finish(ctx, s, st, id)
+}
+
+// finish ends the placement of a broadcast that is over.
+func (c *Controller) finish(ctx context.Context, s *snapshot, st *streamSeen, id string) error {
+	if st.broadcast != nil && st.broadcast.State != stream.BroadcastEnded {
+		return nil
+	}
+	p, err := c.store.Placement(ctx, id)
+	if errors.Is(err, stream.ErrNotFound) || (err == nil && p.State == stream.PlacementEnded) {
+		delete(c.streams, id) // nothing is left to remember
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reading the placement: %w", err)
+	}
+	if p.State == stream.PlacementPlaced {
+		if err := c.store.SetEnding(ctx, id, p.Epoch); err != nil {
+			return fmt.Errorf("ending the placement: %w", err)
+		}
+		c.notify(ctx, id)
+		return nil
+	}
+	// The worker ends the playlists and returns the reservation. One that is
+	// lost, or has started again, no longer can.
+	if !s.gone(p) {
+		return nil
+	}
+	if err := c.store.EndTail(ctx, id, p.Epoch); err != nil {
+		c.log.Warn("marking the playlists' end failed", "stream", id, "error", err)
+	}
+	if err := c.store.Release(ctx, id, p.Epoch); err != nil {
+		return fmt.Errorf("returning the reservation: %w", err)
+	}
+	c.event(ctx, id, "warn", "placement.released", "the worker "+p.Worker+" is gone; its reservation was returned")
+	return nil
+}
+
+// gone reports whether a placement's worker can't hold it any more: it is
+// lost, or it runs under another boot id.
+func (s *snapshot) gone(p stream.Placement) bool {
+	w, ok := s.workers[p.Worker]
+	if !ok {
+		return !s.holding
+	}
+	return w.lost || w.report.Boot != p.Boot
+}
+
+func (c *Controller) saveBroadcast(ctx context.Context, st *streamSeen, b stream.Broadcast, event, msg string) error {
+	if err := c.store.PutBroadcast(ctx, b); err != nil {
+		return fmt.Errorf("writing the broadcast: %w", err)
+	}
+	st.broadcast = &b
+	c.event(ctx, b.Stream, "info", event, msg)
+	c.notify(ctx, b.Stream)
+	return nil
+}
+
+func (c *Controller) event(ctx context.Context, id, level, typ, msg string) {
+	c.log.Info(msg, "stream", id, "event", typ)
+	if err := c.store.AddEvent(ctx, stream.Event{Stream: id, Time: c.now().UTC(), Type: typ, Level: level, Message: msg}); err != nil {
+		c.log.Debug("writing an event failed", "stream", id, "error", err)
+	}
+}
+
+func (c *Controller) notify(ctx context.Context, id string) {
+	if err := c.store.Notify(ctx, id); err != nil {
+		c.log.Debug("notifying failed; the others find out by polling", "stream", id, "error", err)
+	}
+}

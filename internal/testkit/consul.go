@@ -1,0 +1,184 @@
+package testkit
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Consul is a real Consul server of one test, on loopback, without state of an
+// earlier start.
+type Consul struct {
+	HTTPAddr string // host:port of the HTTP API
+	DNSAddr  string // host:port of DNS, UDP and TCP
+
+	t      *testing.T
+	binary string
+	config string
+	log    *consulLog
+	cmd    *exec.Cmd
+	done   chan struct{}
+}
+
+// consulDeadline bounds a start: electing a leader takes 1 to 3 s unloaded.
+const consulDeadline = 60 * time.Second
+
+// StartConsul starts Consul (DIONYSIA_CONSUL, else consul on PATH) with DNS
+// answering only for passing instances and serviceTTL as the answers' TTL, and
+// stops it at the test's end. A missing binary fails the test.
+func StartConsul(t *testing.T, serviceTTL time.Duration) *Consul {
+	t.Helper()
+	binary := os.Getenv("DIONYSIA_CONSUL")
+	if binary == "" {
+		var err error
+		if binary, err = exec.LookPath("consul"); err != nil {
+			t.Fatalf("consul: set DIONYSIA_CONSUL or put it on PATH: %v", err)
+		}
+	}
+	ports := consulPorts(t, 5)
+	c := &Consul{
+		HTTPAddr: loopback(ports[0]), DNSAddr: loopback(ports[1]),
+		t: t, binary: binary, log: &consulLog{},
+		config: filepath.Join(t.TempDir(), "consul.json"),
+	}
+	config, err := json.Marshal(map[string]any{
+		"bind_addr": "127.0.0.1", "client_addr": "127.0.0.1",
+		"disable_update_check": true, "log_level": "warn",
+		"ports": map[string]int{
+			"http": ports[0], "dns": ports[1], "serf_lan": ports[2], "server": ports[3],
+			"serf_wan": -1, "grpc": -1, "grpc_tls": -1, "https": -1,
+		},
+		"connect": map[string]any{"enabled": false},
+		"dns_config": map[string]any{
+			"only_passing": true,
+			"service_ttl":  map[string]string{"*": serviceTTL.String()},
+		},
+	})
+	if err != nil {
+		t.Fatalf("consul config: %v", err)
+	}
+	if err := os.WriteFile(c.config, config, 0o600); err != nil {
+		t.Fatalf("consul config: %v", err)
+	}
+	t.Cleanup(func() {
+		c.Kill()
+		if t.Failed() {
+			t.Logf("consul said:\n%s", c.log)
+		}
+	})
+	c.Start()
+	return c
+}
+
+// Start starts Consul again after Kill, on the same ports, with an empty
+// catalogue, and waits until it has a leader and answers DNS.
+func (c *Consul) Start() {
+	c.t.Helper()
+	c.cmd = exec.Command(c.binary, "agent", "-dev", "-config-file="+c.config)
+	c.cmd.Stdout, c.cmd.Stderr = c.log, c.log
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	if err := c.cmd.Start(); err != nil {
+		c.t.Fatalf("starting consul: %v", err)
+	}
+	c.done = make(chan struct{})
+	go func(cmd *exec.Cmd, done chan struct{}) {
+		defer close(done)
+		_ = cmd.Wait()
+	}(c.cmd, c.done)
+	client := &http.Client{Timeout: time.Second}
+	deadline := time.Now().Add(consulDeadline)
+	for {
+		err := c.ready(client)
+		if err == nil {
+			return
+		}
+		select {
+		case <-c.done:
+			c.t.Fatalf("consul ended at start: %v", c.cmd.ProcessState)
+		case <-time.After(50 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			c.t.Fatalf("consul not ready after %v: %v", consulDeadline, err)
+		}
+	}
+}
+
+// Kill kills Consul as kill -9 does and waits until it is gone.
+func (c *Consul) Kill() {
+	if c.cmd == nil || c.done == nil {
+		return
+	}
+	_ = c.cmd.Process.Kill()
+	<-c.done
+	c.cmd, c.done = nil, nil
+}
+
+func (c *Consul) ready(client *http.Client) error {
+	// The node's own entry is in the catalogue only once there is a leader.
+	resp, err := client.Get("http://" + c.HTTPAddr + "/v1/catalog/service/consul")
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	var nodes []any
+	if err := json.NewDecoder(resp.Body).Decode(&nodes); err != nil {
+		return err
+	}
+	if len(nodes) == 0 {
+		return fmt.Errorf("no leader yet (%s)", resp.Status)
+	}
+	conn, err := net.DialTimeout("tcp", c.DNSAddr, time.Second)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
+func loopback(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
+
+// consulPorts finds ports that are free for both TCP and UDP.
+func consulPorts(t *testing.T, n int) []int {
+	t.Helper()
+	var ports []int
+	for len(ports) < n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatalf("finding a port: %v", err)
+		}
+		defer l.Close()
+		p, err := net.ListenPacket("udp", l.Addr().String())
+		if err != nil {
+			continue
+		}
+		defer p.Close()
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	return ports
+}
+
+// consulLog keeps what Consul said.
+type consulLog struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *consulLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *consulLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}

@@ -1,0 +1,106 @@
+// Package testkit starts the real parts that tests need (one file per part),
+// finds free ports and waits for conditions. Every process it starts is killed
+// when its test ends, also when the test binary itself is killed, and its
+// output is printed when the test fails. A part that is missing fails the test.
+package testkit
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+)
+
+// Part returns the path of an external program: the environment variable env
+// when it is set, else name looked up on PATH. A missing part fails the test.
+func Part(t testing.TB, env, name string) string {
+	t.Helper()
+	p := os.Getenv(env)
+	if p == "" {
+		p = name
+	}
+	path, err := exec.LookPath(p)
+	if err != nil {
+		t.Fatalf("%s is needed: set %s or put it on PATH: %v", name, env, err)
+	}
+	return path
+}
+
+// FreePort returns a TCP port of the loopback that was free a moment ago.
+// Whoever listens on it should retry with another one when it has been taken.
+func FreePort(t testing.TB) int {
+	t.Helper()
+	return FreePorts(t, 1)[0]
+}
+
+// FreePorts returns n different ports, free for TCP a moment ago.
+func FreePorts(t testing.TB, n int) []int {
+	t.Helper()
+	ports := make([]int, 0, n)
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatalf("finding a free port: %v", err)
+		}
+		// Held until all are found, so that none is handed out twice.
+		defer func() { _ = l.Close() }()
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	return ports
+}
+
+// FreeUDPPort returns a UDP port of the loopback that was free a moment ago.
+func FreeUDPPort(t testing.TB) int {
+	t.Helper()
+	c, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatalf("finding a free UDP port: %v", err)
+	}
+	defer func() { _ = c.Close() }()
+	return c.LocalAddr().(*net.UDPAddr).Port
+}
+
+// Eventually calls check every 20 ms until it returns nil, and fails the test
+// with check's last error when timeout has passed.
+func Eventually(t testing.TB, timeout time.Duration, what string, check func() error) {
+	t.Helper()
+	if err := WaitFor(t.Context(), timeout, check); err != nil {
+		t.Fatalf("waiting %v for %s: %v", timeout, what, err)
+	}
+}
+
+// WaitFor is Eventually for callers that handle the error themselves. It ends
+// early, with the context's error, when ctx is done.
+func WaitFor(ctx context.Context, timeout time.Duration, check func() error) error {
+	deadline := time.NewTimer(timeout)
+	defer deadline.Stop()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := check()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			return err
+		case <-ctx.Done():
+			return fmt.Errorf("%w (last: %w)", ctx.Err(), err)
+		}
+	}
+}
+
+// Dialable returns a check for Eventually: something accepts TCP on addr.
+func Dialable(addr string) func() error {
+	return func() error {
+		c, err := net.DialTimeout("tcp", addr, time.Second)
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	}
+}

@@ -112,7 +112,10 @@ type Tail struct {
 	Broadcast string         `json:"broadcast"`
 	Runs      map[string]Run `json:"runs"` // by RunID.String()
 	Segments  []Segment      `json:"segments"`
-	Ended     bool           `json:"ended"`
+	// Last is the highest number that the stream ever listed, in this broadcast
+	// or an earlier one; 0 when unknown.
+	Last  uint64 `json:"last"`
+	Ended bool   `json:"ended"`
 }
 
 // Rate is a frame rate as an exact ratio; the zero value is unknown.

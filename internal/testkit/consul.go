@@ -59,7 +59,7 @@ func StartConsul(t *testing.T, serviceTTL time.Duration) *Consul {
 		},
 		"connect": map[string]any{"enabled": false},
 		"dns_config": map[string]any{
-			"only_passing": true,
+			"only_passing": true, "enable_truncate": true,
 			"service_ttl":  map[string]string{"*": serviceTTL.String()},
 		},
 	})

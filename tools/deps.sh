@@ -351,7 +351,7 @@ get_lint() {
     say "$(find_lint)"
     return
   fi
-  say "building $lint_version (about 4 min on 2 cores)"
+  say "building $lint_version (about 2 min on 2 cores)"
   build_tool golangci-lint "$lint_version" "$tools/lint" github.com/golangci/golangci-lint/v2/cmd/golangci-lint -mod=readonly
 }
 

@@ -90,9 +90,9 @@ type Segment struct {
 	DiscSeq uint64 `json:"dseq"`
 	// ProgramDateTime is the wall-clock time of its first frame.
 	ProgramDateTime time.Time `json:"pdt"`
-	// Start is its media time since the broadcast's start. Within a broadcast
-	// each segment starts at its predecessor's end, without holes; the first one
-	// starts when its first frame came.
+	// Start is its media time since the broadcast's start. The first segment
+	// starts when its first frame came; each later one starts at its
+	// predecessor's end (within a run to the rounding of the media's time scale).
 	Start time.Duration `json:"start"`
 	// Duration is the video's (or, without video, the audio's) duration.
 	Duration time.Duration `json:"dur"`

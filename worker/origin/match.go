@@ -144,3 +144,25 @@ func snapRate(measured, want stream.Rate) stream.Rate {
 	}
 	return best
 }
+
+// aacFrame is the number of samples in a frame of AAC-LC.
+const aacFrame = 1024
+
+// exactDuration is the duration that info's frames have at the track's rate, in
+// its time scale, when the measured one agrees within 3 ms: a coarse time scale
+// (GPAC takes RTMP's milliseconds) rounds each frame's duration.
+func exactDuration(t stream.Track, info segmentInfo) uint64 {
+	var ideal float64
+	switch {
+	case t.Kind == stream.Video && !t.FPS.IsZero():
+		ideal = float64(info.frames) / t.FPS.Float()
+	case t.Kind == stream.Audio && t.SampleRate > 0 && t.Codec == "mp4a.40.2":
+		ideal = float64(info.frames) * aacFrame / float64(t.SampleRate)
+	default:
+		return info.duration
+	}
+	if math.Abs(ideal-float64(info.duration)/float64(t.Timescale)) > 0.003 {
+		return info.duration
+	}
+	return uint64(math.Round(ideal * float64(t.Timescale)))
+}

@@ -376,6 +376,7 @@ func (r *runState) advance() error {
 			if !ok {
 				return nil
 			}
+			info.duration = exactDuration(r.tracks[i], info)
 			infos[i] = info
 			if w := rep.written[r.next]; w.After(written) {
 				written = w

@@ -244,7 +244,8 @@ func (o *Origin) list(st *state, run *runState, local uint64, infos []segmentInf
 		entries = append(entries, entry{run: &record, epoch: run.start.ID.Epoch})
 	} else {
 		prev := st.pres.Segments[len(st.pres.Segments)-1]
-		seg.Start, seg.ProgramDateTime = prev.Start+prev.Duration, prev.ProgramDateTime.Add(prev.Duration)
+		seg.Start = place(prev, st.pres.Runs[run.start.ID], seg.Parts[ref.Name].Time)
+		seg.ProgramDateTime = prev.ProgramDateTime.Add(seg.Start - prev.Start)
 	}
 	entries = append(entries, entry{segment: &seg, broadcast: st.placement.Broadcast,
 		epoch: run.start.ID.Epoch, window: st.pres.Window})
@@ -280,6 +281,20 @@ func (o *Origin) list(st *state, run *runState, local uint64, infos []segmentInf
 	o.metrics.listed.Inc()
 	o.metrics.delay.Observe(max(0, o.cfg.Now().Sub(written)).Seconds())
 	return nil
+}
+
+// place returns where the segment after prev, whose media time in the run's
+// reference track is t, begins in the broadcast: where its media time says, so
+// that rounded durations don't add up over hours; prev's end when the media
+// jumped.
+func place(prev stream.Segment, run stream.Run, t uint64) time.Duration {
+	ref := run.Tracks[0]
+	end := prev.Start + prev.Duration
+	at := run.Start + ticks(t, ref.Timescale) - ticks(ref.TimeOffset, ref.Timescale)
+	if d := at - end; d.Abs() > prev.Duration/4 {
+		return end
+	}
+	return at
 }
 
 // beginRun places the first segment of a run behind its predecessor, or at its

@@ -1,0 +1,235 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dionysia-dev/dionysia/services/api/wire"
+	"github.com/dionysia-dev/dionysia/services/stream"
+)
+
+func (h *harness) publish(id, key, node, conn string, takeover bool) answer {
+	h.t.Helper()
+	return h.do("POST", "/internal/v1/ingest/publish", wire.PublishRequest{
+		Stream: id, Key: key, Node: node, Conn: conn, Protocol: "rtmp", Remote: "192.0.2.7:5000", Takeover: takeover,
+	})
+}
+
+func (h *harness) eventsOf(id, kind string) []wire.Event {
+	h.t.Helper()
+	var found []wire.Event
+	for _, e := range decoded[wire.EventPage](h.do("GET", "/v1/streams/"+id+"/events?limit=200", nil).want(http.StatusOK)).Items {
+		if e.Type == kind {
+			found = append(found, e)
+		}
+	}
+	return found
+}
+
+func TestPublish(t *testing.T) {
+	h := newHarness(t)
+	key := h.create("demo").Key
+	other := h.create("other").Key
+	h.do("PATCH", "/v1/streams/other", `{"disabled":true}`).want(http.StatusOK)
+	tests := []struct {
+		name, stream, key string
+		status            int
+		reason            string
+	}{
+		{"unknown stream", "nothing", key, http.StatusForbidden, reasonUnknown},
+		{"not an id", "../demo", key, http.StatusForbidden, reasonUnknown},
+		{"no id", "", key, http.StatusForbidden, reasonUnknown},
+		{"wrong key", "demo", other, http.StatusForbidden, reasonBadKey},
+		{"no key", "demo", "", http.StatusForbidden, reasonBadKey},
+		{"half a key", "demo", key[:len(key)/2], http.StatusForbidden, reasonBadKey},
+		{"huge key", "demo", strings.Repeat("k", 100000), http.StatusForbidden, reasonBadKey},
+		{"disabled", "other", other, http.StatusForbidden, reasonDisabled},
+		{"disabled, and a wrong key learns nothing of it", "other", key, http.StatusForbidden, reasonBadKey},
+	}
+	for _, tc := range tests {
+		t.Run(tc.name, func(t *testing.T) {
+			h := *h
+			h.t = t
+			if p := h.publish(tc.stream, tc.key, "n1", "c", false).problem(tc.status); p.Reason != tc.reason {
+				t.Errorf("reason %q, want %q", p.Reason, tc.reason)
+			}
+		})
+	}
+	grant := decoded[wire.PublishGrant](h.publish("demo", key, "n1", "c1", false).want(http.StatusOK))
+	if grant.Stream != "demo" || grant.GraceSeconds != 15 {
+		t.Errorf("grant %+v", grant)
+	}
+	h.publish("demo", key, "n1", "c1", false).want(http.StatusOK) // asked twice
+	if p := h.publish("demo", key, "n2", "c2", false).problem(http.StatusConflict); p.Reason != reasonBusy {
+		t.Errorf("reason %q", p.Reason)
+	}
+	h.publish("demo", other, "n2", "c2", true).problem(http.StatusForbidden) // no takeover without the key
+	h.publish("demo", key, "n2", "c2", true).want(http.StatusOK)
+	h.publish("demo", key, "n1", "c3", false).problem(http.StatusConflict)
+	release := func(node, conn string) {
+		h.do("POST", "/internal/v1/ingest/release", wire.ReleaseRequest{Stream: "demo", Node: node, Conn: conn}).want(http.StatusNoContent)
+	}
+	release("n1", "c1") // the old holder's, which is not the holder
+	h.publish("demo", key, "n1", "c3", false).problem(http.StatusConflict)
+	release("n2", "c2")
+	release("n2", "c2")
+	h.publish("demo", key, "n1", "c3", false).want(http.StatusOK)
+
+	// Three reasons were given for demo; each is in its history once, however
+	// often it was given.
+	refused := h.eventsOf("demo", "publish.refused")
+	if len(refused) != 2 {
+		t.Errorf("events %+v", refused)
+	}
+	if logs := h.logs.String(); strings.Contains(logs, key) || strings.Contains(logs, other) {
+		t.Error("a stream key is in the log")
+	}
+	if !strings.Contains(h.logs.String(), "reason=unknown_stream") {
+		t.Error("the refusal of an unknown stream is not in the log")
+	}
+}
+
+func TestPublishRace(t *testing.T) {
+	h := newHarness(t)
+	key := h.create("demo").Key
+	statuses := together(12, func(i int) int {
+		return h.publish("demo", key, fmt.Sprint("n", i), "c", false).status
+	})
+	if statuses[http.StatusOK] != 1 || statuses[http.StatusConflict] != 11 {
+		t.Errorf("statuses %v", statuses)
+	}
+}
+
+func report(node string, paths ...wire.IngestPath) wire.IngestReport {
+	return wire.IngestReport{Node: node, Boot: "b1", Rtmp: "127.0.0.1:1935", Rtsp: "127.0.0.1:8554", Time: time.Now(), Paths: paths}
+}
+
+func TestIngestReport(t *testing.T) {
+	h := newHarness(t)
+	for _, id := range []string{"a", "b"} {
+		h.create(id)
+	}
+	watch, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	notified, err := h.store.Watch(watch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := func(id, session string, ready bool) wire.IngestPath {
+		return wire.IngestPath{Stream: id, Session: session, Protocol: "rtmp", Ready: ready, Tracks: []string{"H264"}}
+	}
+	put := func(paths ...wire.IngestPath) []string {
+		return decoded[wire.IngestReply](h.do("PUT", "/internal/v1/ingest/nodes/n1", report("n1", paths...)).want(http.StatusOK)).Kick
+	}
+	expect := func(want string) {
+		t.Helper()
+		select {
+		case got := <-notified:
+			if got != want {
+				t.Errorf("notified of %q, want %q", got, want)
+			}
+		case <-time.After(10 * time.Second):
+			t.Errorf("not notified of %q", want)
+		}
+	}
+	if kick := put(path("a", "s1", false)); len(kick) != 0 {
+		t.Errorf("kick %v", kick)
+	}
+	expect("a")
+	put(path("a", "s1", true))
+	expect("a")
+	put(path("a", "s1", true)) // no change: nobody is woken
+	put(path("a", "s1", true), path("b", "s2", true))
+	expect("b")
+	reports, err := h.store.IngestReports(t.Context())
+	if err != nil || len(reports) != 1 || len(reports[0].Paths) != 2 || reports[0].Paths[0].Session != "s1" || !reports[0].Paths[0].Ready {
+		t.Errorf("reports %+v, %v", reports, err)
+	}
+	h.do("PATCH", "/v1/streams/a", `{"disabled":true}`).want(http.StatusOK)
+	expect("a")
+	if kick := put(path("a", "s1", true), path("b", "s2", true), path("gone", "s3", true)); fmt.Sprint(kick) != "[a gone]" {
+		t.Errorf("kick %v", kick)
+	}
+	expect("gone")
+	put()
+	got := map[string]bool{}
+	for range 3 {
+		select {
+		case id := <-notified:
+			got[id] = true
+		case <-time.After(10 * time.Second):
+			t.Fatalf("notified only of %v", got)
+		}
+	}
+	if !got["a"] || !got["b"] || !got["gone"] {
+		t.Errorf("notified of %v", got)
+	}
+}
+
+func TestStatus(t *testing.T) {
+	h := newHarness(t)
+	h.create("demo")
+	status := func() wire.StreamStatus {
+		t.Helper()
+		return decoded[wire.StreamStatus](h.do("GET", "/v1/streams/demo/status", nil).want(http.StatusOK))
+	}
+	if s := status(); s.State != wire.StreamStateOffline || s.Broadcast != nil || s.Placement != nil || s.Run != nil || len(s.Renditions) != 0 {
+		t.Errorf("offline: %+v", s)
+	}
+	start := time.Now().UTC().Truncate(time.Millisecond).Add(-time.Second)
+	session := stream.Session{ID: "s1", Stream: "demo", Node: "n1", Protocol: "srt", Remote: "192.0.2.7:5000", Tracks: []string{"H264"}, StartedAt: start}
+	b := stream.Broadcast{ID: "b1", Stream: "demo", State: stream.BroadcastLive, StartedAt: start, Session: &session}
+	if err := h.store.PutBroadcast(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	event := stream.Event{Stream: "demo", Time: time.Now(), Type: "placement.refused", Level: "error", Message: "no worker has 60 Mpx/s left"}
+	if err := h.store.AddEvent(t.Context(), event); err != nil {
+		t.Fatal(err)
+	}
+	if s := status(); s.State != wire.StreamStateWaiting || s.Session == nil || s.Session.Protocol != "srt" || s.LastError == nil || *s.LastError != event.Message {
+		t.Errorf("not placed: %+v", s)
+	}
+	epoch := h.place(b)
+	if s := status(); s.State != wire.StreamStateWaiting || s.Placement == nil || s.Placement.Epoch != epoch || s.Placement.Worker != "w1" {
+		t.Errorf("placed: %+v", s)
+	}
+	report := func(epoch uint64, state stream.RunState, lastError string) {
+		t.Helper()
+		err := h.store.PutStatus(t.Context(), stream.RunStatus{
+			Stream: "demo", Epoch: epoch, Run: 2, State: state, Restarts: 1, LastError: lastError, UpdatedAt: time.Now(),
+			Renditions: []stream.RenditionStatus{{Name: "360p", Codec: "avc1.64001e", Width: 640, Height: 360, FPS: 29.97, Bitrate: 800000}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	report(epoch, stream.RunRunning, "")
+	s := status()
+	if s.State != wire.StreamStateLive || s.Run == nil || s.Run.ID != fmt.Sprintf("e%dr2", epoch) || s.Run.Restarts != 1 || len(s.Renditions) != 1 || *s.Renditions[0].Fps != 29.97 {
+		t.Errorf("live: %+v", s)
+	}
+	report(epoch, stream.RunBackoff, "GPAC exited with 1")
+	if s := status(); s.State != wire.StreamStateFailing || s.LastError == nil || *s.LastError != "GPAC exited with 1" {
+		t.Errorf("failing: %+v", s)
+	}
+	report(epoch, stream.RunRunning, "")
+	b.State = stream.BroadcastGrace
+	if err := h.store.PutBroadcast(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	if s := status(); s.State != wire.StreamStateGrace || s.Session != nil {
+		t.Errorf("grace: %+v", s)
+	}
+	now := time.Now()
+	b.State, b.EndedAt = stream.BroadcastEnded, &now
+	if err := h.store.PutBroadcast(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	if s := status(); s.State != wire.StreamStateOffline || s.Broadcast == nil || s.Broadcast.EndedAt == nil {
+		t.Errorf("ended: %+v", s)
+	}
+}

@@ -1,0 +1,40 @@
+package api
+
+import (
+	"context"
+
+	"github.com/dionysia-dev/dionysia/services/store"
+	"github.com/dionysia-dev/dionysia/services/stream"
+)
+
+// Store is what the api needs of services/store.
+type Store interface {
+	CreateStream(ctx context.Context, s stream.Stream, keyHash string) error
+	GetStream(ctx context.Context, id string) (stream.Stream, error)
+	ListStreams(ctx context.Context, after string, limit int) (streams []stream.Stream, next string, err error)
+	UpdateStream(ctx context.Context, s stream.Stream) (stream.Stream, error)
+	DeleteStream(ctx context.Context, id string) error
+	SetStreamKey(ctx context.Context, id, keyHash string) error
+	StreamKeyHash(ctx context.Context, id string) (string, error)
+
+	PutProfile(ctx context.Context, p stream.Profile) (stream.Profile, error)
+	GetProfile(ctx context.Context, name string) (stream.Profile, error)
+	ListProfiles(ctx context.Context) ([]stream.Profile, error)
+	DeleteProfile(ctx context.Context, name string) error
+
+	AddEvent(ctx context.Context, e stream.Event) error
+	Events(ctx context.Context, id, after string, limit int) ([]stream.Event, error)
+
+	ClaimPublish(ctx context.Context, id string, c store.Claim, takeover bool) error
+	ReleaseClaim(ctx context.Context, id, node, conn string) error
+	PutIngestReport(ctx context.Context, r store.IngestReport) error
+
+	Reports(ctx context.Context) ([]store.ReportSeen, error)
+	Ledger(ctx context.Context, worker string) (map[string]map[string]int64, error)
+	Broadcast(ctx context.Context, id string) (stream.Broadcast, error)
+	Placement(ctx context.Context, id string) (stream.Placement, error)
+	Status(ctx context.Context, id string) (stream.RunStatus, error)
+
+	Notify(ctx context.Context, id string) error
+	Ping(ctx context.Context) error
+}

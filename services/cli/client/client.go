@@ -1,0 +1,172 @@
+// Package client holds the commands that talk to a running api: streams,
+// profiles and workers. They use the client generated from the api's
+// openapi.yaml and find the admin token by themselves.
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/dionysia-dev/dionysia/services/api/wire"
+)
+
+// requestTimeout bounds one request to the api.
+const requestTimeout = 15 * time.Second
+
+// Context is what the commands run with.
+type Context struct {
+	// Ctx ends when the process is told to stop.
+	Ctx            context.Context
+	Stdout, Stderr io.Writer
+	// Stdin is what "-f -" reads; nil is the process's own.
+	Stdin io.Reader
+}
+
+// Flags are the flags that each of these commands takes.
+type Flags struct {
+	API       string `name:"api" env:"DIONYSIA_API" default:"http://127.0.0.1:8080" placeholder:"URL" help:"URL of the api (${default})."`
+	TokenFile string `name:"token-file" env:"DIONYSIA_TOKEN_FILE" type:"path" placeholder:"FILE" help:"File with the admin token; admin.token in the data directory unless given."`
+	Output    string `name:"output" short:"o" enum:"table,json" default:"table" help:"table or json (${default})."`
+}
+
+// session is a command that knows its api.
+type session struct {
+	*Context
+	client *wire.ClientWithResponses
+	json   bool
+}
+
+// connect reads the token. It sends nothing yet.
+func (f *Flags) connect(c *Context) (*session, error) {
+	path := f.tokenFile()
+	token, err := readToken(path)
+	if err != nil {
+		return nil, err
+	}
+	transport := &sender{api: f.API, tokenFile: path, token: token, client: &http.Client{Timeout: requestTimeout}}
+	client, err := wire.NewClientWithResponses(f.API, wire.WithHTTPClient(transport))
+	if err != nil {
+		return nil, fmt.Errorf("using the api at %s: %w", f.API, err)
+	}
+	return &session{Context: c, client: client, json: f.Output == "json"}, nil
+}
+
+func (f *Flags) tokenFile() string {
+	if f.TokenFile != "" {
+		return f.TokenFile
+	}
+	dir := os.Getenv("DIONYSIA_DATA_DIR")
+	if dir == "" {
+		dir = DefaultDataDir()
+	}
+	return filepath.Join(dir, "admin.token")
+}
+
+// DefaultDataDir is where an installation keeps its state and its admin token
+// when DIONYSIA_DATA_DIR does not say: dionysia in XDG_DATA_HOME or in
+// ~/.local/share, or .dionysia here when there is no home.
+func DefaultDataDir() string {
+	if dir := os.Getenv("XDG_DATA_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "dionysia")
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return ".dionysia"
+	}
+	return filepath.Join(home, ".local", "share", "dionysia")
+}
+
+func readToken(path string) (string, error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("there is no admin token at %s: start `dionysia dev` first, or name the file with --token-file", path)
+	}
+	if err != nil {
+		return "", fmt.Errorf("reading the admin token: %w", err)
+	}
+	token := strings.TrimSpace(string(b))
+	if token == "" {
+		return "", fmt.Errorf("the admin token file %s is empty", path)
+	}
+	return token, nil
+}
+
+// sender adds the token and says plainly why the api can't be reached.
+type sender struct {
+	api, tokenFile, token string
+	client                *http.Client
+}
+
+// Do implements wire.HttpRequestDoer.
+func (s *sender) Do(r *http.Request) (*http.Response, error) {
+	r.Header.Set("Authorization", "Bearer "+s.token)
+	res, err := s.client.Do(r)
+	if err != nil {
+		if r.Context().Err() != nil {
+			return nil, r.Context().Err()
+		}
+		return nil, fmt.Errorf("the api at %s can't be reached (is it running? --api names another): %w", s.api, err)
+	}
+	if res.StatusCode == http.StatusUnauthorized {
+		_ = res.Body.Close()
+		return nil, fmt.Errorf("the api at %s does not accept the token in %s", s.api, s.tokenFile)
+	}
+	return res, nil
+}
+
+// APIError is an answer of the api that is not a success.
+type APIError struct {
+	Status  int
+	Problem wire.Problem
+}
+
+func (e *APIError) Error() string {
+	text := e.Problem.Detail
+	if text == "" || len(e.Problem.Errors) > 0 {
+		text = e.Problem.Title
+	}
+	for i, f := range e.Problem.Errors {
+		text += map[bool]string{true: ": ", false: "; "}[i == 0] + f.Field + " " + f.Message
+	}
+	return strings.TrimSuffix(text, ".")
+}
+
+// check turns any answer but a success into an error.
+func check(res *http.Response, body []byte, err error) error {
+	if err != nil {
+		return err
+	}
+	if res.StatusCode >= 200 && res.StatusCode < 300 {
+		return nil
+	}
+	e := &APIError{Status: res.StatusCode}
+	if json.Unmarshal(body, &e.Problem) != nil || e.Problem.Title == "" {
+		e.Problem.Title = "the api answered " + res.Status
+	}
+	return e
+}
+
+// every walks all pages of a list.
+func every[T any](fetch func(after *string) (items []T, next *string, err error)) ([]T, error) {
+	all := []T{}
+	var after *string
+	for {
+		items, next, err := fetch(after)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, items...)
+		if next == nil {
+			return all, nil
+		}
+		after = next
+	}
+}

@@ -1,0 +1,224 @@
+package client
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/dionysia-dev/dionysia/services/api/wire"
+)
+
+// StreamCmd is `dionysia stream`.
+type StreamCmd struct {
+	Create    StreamCreateCmd `cmd:"" help:"Create a stream and print its key."`
+	List      StreamListCmd   `cmd:"" name:"ls" aliases:"list" help:"List the streams."`
+	Get       StreamGetCmd    `cmd:"" help:"Show a stream's settings."`
+	Update    StreamUpdateCmd `cmd:"" help:"Change a stream's settings."`
+	Delete    StreamDeleteCmd `cmd:"" aliases:"rm" help:"Delete a stream; a live broadcast ends."`
+	RotateKey StreamRotateCmd `cmd:"" help:"Replace a stream's key and print the new one."`
+	Status    StreamStatusCmd `cmd:"" help:"Show what a stream is doing now."`
+	Events    StreamEventsCmd `cmd:"" help:"Show a stream's history."`
+	Watch     StreamWatchCmd  `cmd:"" help:"Print a stream's changes as they happen."`
+}
+
+// settings are the flags that create and update share. A nil field is left
+// to the api.
+type settings struct {
+	Name     *string        `placeholder:"TEXT" help:"Name for people."`
+	Profile  *string        `placeholder:"NAME" help:"Profile: the ladder of renditions."`
+	Disabled *bool          `negatable:"" help:"Refuse publishers."`
+	Grace    *time.Duration `placeholder:"15s" help:"A publisher that returns within it continues the broadcast."`
+	HoldBack *time.Duration `placeholder:"12s" help:"How far behind the live edge players stay."`
+	Window   *time.Duration `placeholder:"60s" help:"How much of the past the playlists list."`
+}
+
+func (s settings) update() wire.StreamUpdate {
+	return wire.StreamUpdate{
+		Name: s.Name, Profile: s.Profile, Disabled: s.Disabled,
+		GraceSeconds: inSeconds(s.Grace), HoldBackSeconds: inSeconds(s.HoldBack), WindowSeconds: inSeconds(s.Window),
+	}
+}
+
+func inSeconds(d *time.Duration) *float64 {
+	if d == nil {
+		return nil
+	}
+	s := d.Seconds()
+	return &s
+}
+
+// StreamCreateCmd is `dionysia stream create`.
+type StreamCreateCmd struct {
+	Flags
+	ID string `arg:"" help:"Lower case letters, digits, - and _."`
+	settings
+}
+
+// Run creates the stream.
+func (cmd *StreamCreateCmd) Run(ctx *Context) error {
+	c, err := cmd.connect(ctx)
+	if err != nil {
+		return err
+	}
+	u := cmd.update()
+	res, err := c.client.CreateStreamWithResponse(c.Ctx, wire.StreamCreate{
+		ID: cmd.ID, Name: u.Name, Profile: u.Profile, Disabled: u.Disabled,
+		GraceSeconds: u.GraceSeconds, HoldBackSeconds: u.HoldBackSeconds, WindowSeconds: u.WindowSeconds,
+	})
+	if res == nil {
+		return err
+	}
+	if err := check(res.HTTPResponse, res.Body, err); err != nil {
+		return err
+	}
+	return c.print(res.JSON201, func(t *table) {
+		t.row("ID", "PROFILE", "KEY")
+		t.row(res.JSON201.ID, res.JSON201.Profile, res.JSON201.Key)
+	})
+}
+
+// StreamListCmd is `dionysia stream ls`.
+type StreamListCmd struct {
+	Flags
+}
+
+// Run lists all streams.
+func (cmd *StreamListCmd) Run(ctx *Context) error {
+	c, err := cmd.connect(ctx)
+	if err != nil {
+		return err
+	}
+	limit := 200
+	all, err := every(func(after *string) ([]wire.Stream, *string, error) {
+		res, err := c.client.ListStreamsWithResponse(c.Ctx, &wire.ListStreamsParams{Limit: &limit, After: after})
+		if res == nil {
+			return nil, nil, err
+		}
+		if err := check(res.HTTPResponse, res.Body, err); err != nil {
+			return nil, nil, err
+		}
+		return res.JSON200.Items, res.JSON200.Next, nil
+	})
+	if err != nil {
+		return err
+	}
+	return c.print(all, func(t *table) {
+		t.row("ID", "NAME", "PROFILE", "DISABLED", "CREATED")
+		for _, s := range all {
+			t.row(s.ID, s.Name, s.Profile, yes(s.Disabled), clock(s.CreatedAt))
+		}
+	})
+}
+
+// StreamGetCmd is `dionysia stream get`.
+type StreamGetCmd struct {
+	Flags
+	ID string `arg:""`
+}
+
+// Run shows the stream.
+func (cmd *StreamGetCmd) Run(ctx *Context) error {
+	c, err := cmd.connect(ctx)
+	if err != nil {
+		return err
+	}
+	res, err := c.client.GetStreamWithResponse(c.Ctx, cmd.ID)
+	if res == nil {
+		return err
+	}
+	if err := check(res.HTTPResponse, res.Body, err); err != nil {
+		return err
+	}
+	return c.printStream(res.JSON200)
+}
+
+func (c *session) printStream(s *wire.Stream) error {
+	return c.print(s, func(t *table) {
+		t.row("id", s.ID)
+		t.row("name", s.Name)
+		t.row("profile", s.Profile)
+		t.row("disabled", yes(s.Disabled))
+		t.row("grace", seconds(s.GraceSeconds))
+		t.row("hold back", seconds(s.HoldBackSeconds))
+		t.row("window", seconds(s.WindowSeconds))
+		t.row("created", clock(s.CreatedAt))
+		t.row("updated", clock(s.UpdatedAt))
+		t.row("version", fmt.Sprint(s.Version))
+	})
+}
+
+// StreamUpdateCmd is `dionysia stream update`.
+type StreamUpdateCmd struct {
+	Flags
+	ID        string `arg:""`
+	IfVersion int64  `placeholder:"N" help:"Change it only while it is at this version."`
+	settings
+}
+
+// Run changes the stream.
+func (cmd *StreamUpdateCmd) Run(ctx *Context) error {
+	c, err := cmd.connect(ctx)
+	if err != nil {
+		return err
+	}
+	params := &wire.UpdateStreamParams{IfMatch: etag(cmd.IfVersion)}
+	res, err := c.client.UpdateStreamWithResponse(c.Ctx, cmd.ID, params, cmd.update())
+	if res == nil {
+		return err
+	}
+	if err := check(res.HTTPResponse, res.Body, err); err != nil {
+		return err
+	}
+	return c.printStream(res.JSON200)
+}
+
+func etag(version int64) *string {
+	if version == 0 {
+		return nil
+	}
+	e := fmt.Sprintf("%q", fmt.Sprint(version))
+	return &e
+}
+
+// StreamDeleteCmd is `dionysia stream delete`.
+type StreamDeleteCmd struct {
+	Flags
+	ID string `arg:""`
+}
+
+// Run deletes the stream.
+func (cmd *StreamDeleteCmd) Run(ctx *Context) error {
+	c, err := cmd.connect(ctx)
+	if err != nil {
+		return err
+	}
+	res, err := c.client.DeleteStreamWithResponse(c.Ctx, cmd.ID)
+	if res == nil {
+		return err
+	}
+	return check(res.HTTPResponse, res.Body, err)
+}
+
+// StreamRotateCmd is `dionysia stream rotate-key`.
+type StreamRotateCmd struct {
+	Flags
+	ID string `arg:""`
+}
+
+// Run replaces the key.
+func (cmd *StreamRotateCmd) Run(ctx *Context) error {
+	c, err := cmd.connect(ctx)
+	if err != nil {
+		return err
+	}
+	res, err := c.client.RotateStreamKeyWithResponse(c.Ctx, cmd.ID)
+	if res == nil {
+		return err
+	}
+	if err := check(res.HTTPResponse, res.Body, err); err != nil {
+		return err
+	}
+	return c.print(res.JSON200, func(t *table) {
+		t.row("ID", "KEY")
+		t.row(res.JSON200.ID, res.JSON200.Key)
+	})
+}

@@ -115,10 +115,12 @@ func (a *Agent) authorizePublish(ctx context.Context, r authRequest) verdict {
 	}
 	key := r.credential("key")
 	if key == "" {
-		ask := r.Protocol == "rtsp" || r.Protocol == "webrtc"
-		return verdict{retry: ask, reason: reasonNoKey, detail: "no stream key"}
+		// WHIP's POST gets no second try: mediamtx answers it with 400.
+		ask := r.Protocol == "rtsp" || (r.Protocol == "webrtc" && r.ID == "")
+		return verdict{retry: ask && r.bare(), reason: reasonNoKey, detail: "no stream key"}
 	}
 	now := time.Now()
+	a.unanswered.answered(r)
 	g := grant{Stream: id, Conn: r.ID, Protocol: r.Protocol, Remote: r.IP, mac: a.grants.mac(id, key), at: now}
 	if r.ID == "" {
 		return a.authorizePreflight(g, now)
@@ -169,14 +171,7 @@ func (a *Agent) authorizePreflight(g grant, now time.Time) verdict {
 func (a *Agent) lookTwice(ctx context.Context, id, conn string, w way, now time.Time) way {
 	ctx, cancel := context.WithTimeout(ctx, a.cfg.APIPatience/2)
 	defer cancel()
-	src := w.Busy.Source
-	if src.Type == "" {
-		if w.Busy.Protocol == "rtsp" {
-			return w // a connection's id: its session's is not known
-		}
-		src = sourceOf(w.Busy.Protocol, w.Busy.Conn)
-	}
-	there, err := a.mtx.exists(ctx, src)
+	there, err := a.mtx.exists(ctx, w.Busy.Source)
 	if err != nil || there {
 		return w
 	}
@@ -193,14 +188,7 @@ func (a *Agent) takeOver(old session, g grant) {
 	a.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), mtxTimeout)
 		defer cancel()
-		src := old.Source
-		if src.Type == "" {
-			if old.Protocol == "rtsp" {
-				return // see book.revoked
-			}
-			src = sourceOf(old.Protocol, old.Conn)
-		}
-		if err := a.mtx.kick(ctx, src); err != nil {
+		if err := a.mtx.kick(ctx, old.Source); err != nil {
 			a.log.Warn("closing the silent publisher", "stream", g.Stream, "error", err)
 		}
 	})

@@ -90,7 +90,7 @@ func (b *book) look(stream, conn string, now time.Time) way {
 	defer b.mu.Unlock()
 	w := way{Known: !b.lastPoll.IsZero()}
 	if g, ok := b.granted[stream]; ok && g.Conn != conn {
-		s := &session{Stream: stream, Source: source{ID: g.Conn}, Conn: g.Conn, Protocol: g.Protocol, Remote: g.Remote}
+		s := &session{Stream: stream, Source: sourceOf(g.Protocol, g.Conn), Conn: g.Conn, Protocol: g.Protocol, Remote: g.Remote}
 		if now.Sub(g.at) < g.hold(b.silence) {
 			w.Busy = s
 			return w

@@ -111,7 +111,9 @@ type Agent struct {
 	book    *book
 	grants  *grants
 	quiet   *quiet
-	boot    string
+	// unanswered are publishers that were asked for credentials.
+	unanswered *challenges
+	boot       string
 
 	mtxHealth, apiHealth health
 
@@ -162,6 +164,7 @@ func New(cfg Config, deps Deps) (*Agent, error) {
 		book:         newBook(cfg.Silence),
 		grants:       newGrants(cfg.GrantTTL),
 		quiet:        newQuiet(time.Minute),
+		unanswered:   newChallenges(),
 		boot:         hex.EncodeToString(boot),
 		hookPassword: cfg.Secret.Derive(labelHook),
 		mtxPassword:  cfg.Secret.Derive(labelMediaMTX),

@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 )
@@ -91,6 +92,9 @@ func (a *Agent) poll(ctx context.Context) error {
 			}
 		}
 	}
+	for _, r := range a.unanswered.due(now) {
+		a.record(r, verdict{reason: reasonNoKey, detail: "no stream key"})
+	}
 	c := a.book.listed(list, now)
 	a.grants.touch(list, now)
 	a.metrics.setSessions(list)
@@ -140,6 +144,9 @@ func (a *Agent) reportLoop(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		if errors.Is(err, errBlind) {
+			continue // pollLoop has said it
+		}
 		if a.apiHealth.set(err, time.Now()) {
 			if err != nil {
 				a.log.Warn("the api does not take reports", "error", err)
@@ -158,11 +165,13 @@ func (a *Agent) reportLoop(ctx context.Context) {
 // everybody still does.
 const reportStale = 5 * time.Second
 
+var errBlind = errors.New("mediamtx's paths are not known")
+
 func (a *Agent) sendReport(ctx context.Context) error {
 	live, polled := a.book.sessions()
 	now := time.Now()
 	if now.Sub(polled) > reportStale {
-		return nil
+		return errBlind
 	}
 	r := report{
 		Node: a.cfg.Node, Boot: a.boot, RTMP: a.cfg.RTMPAddr, RTSP: a.cfg.RTSPAddr,

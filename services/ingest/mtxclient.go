@@ -24,7 +24,9 @@ const all = "?itemsPerPage=1000000"
 
 // source is mediamtx's name for a publisher.
 type source struct {
-	Type string `json:"type"` // rtmpConn, rtspSession, srtConn, webRTCSession
+	// Type is rtmpConn, rtspSession, srtConn or webRTCSession; and rtspConn, in
+	// the agent alone, for a publisher that has no session yet.
+	Type string `json:"type"`
 	ID   string `json:"id"`
 }
 
@@ -33,7 +35,7 @@ func (s source) protocol() string {
 	switch s.Type {
 	case "rtmpConn", "rtmpsConn":
 		return "rtmp"
-	case "rtspSession", "rtspsSession":
+	case "rtspSession", "rtspsSession", rtspConnType:
 		return "rtsp"
 	case "srtConn":
 		return "srt"
@@ -43,9 +45,14 @@ func (s source) protocol() string {
 	return s.Type
 }
 
+const rtspConnType = "rtspConn"
+
 // resource is the API's collection that holds the source; "" when there is
-// none that can be kicked.
+// none.
 func (s source) resource() string {
+	if s.Type == rtspConnType {
+		return "rtspconns"
+	}
 	switch s.protocol() {
 	case "rtmp":
 		return "rtmpconns"
@@ -59,10 +66,9 @@ func (s source) resource() string {
 	return ""
 }
 
-// sourceOf is the source that a granted connection will be; for RTSP it is the
-// connection's, not the session's.
+// sourceOf names a connection that auth was asked for.
 func sourceOf(protocol, conn string) source {
-	types := map[string]string{"rtmp": "rtmpConn", "rtsp": "rtspSession", "srt": "srtConn", "webrtc": "webRTCSession"}
+	types := map[string]string{"rtmp": "rtmpConn", "rtsp": rtspConnType, "srt": "srtConn", "webrtc": "webRTCSession"}
 	return source{Type: types[protocol], ID: conn}
 }
 
@@ -86,6 +92,12 @@ type statusError struct {
 }
 
 func (e *statusError) Error() string { return fmt.Sprintf("status %d: %s", e.status, e.body) }
+
+// gone reports whether mediamtx does not know the source.
+func gone(err error) bool {
+	var se *statusError
+	return errors.As(err, &se) && se.status == http.StatusNotFound
+}
 
 func (c *mtxClient) do(ctx context.Context, method, path string, out any) error {
 	ctx, cancel := context.WithTimeout(ctx, mtxTimeout)
@@ -194,8 +206,7 @@ func (c *mtxClient) exists(ctx context.Context, s source) (bool, error) {
 		return true, nil
 	}
 	err := c.do(ctx, http.MethodGet, "/v3/"+s.resource()+"/get/"+url.PathEscape(s.ID), nil)
-	var se *statusError
-	if errors.As(err, &se) && se.status == http.StatusNotFound {
+	if gone(err) {
 		return false, nil
 	}
 	return true, err
@@ -203,12 +214,22 @@ func (c *mtxClient) exists(ctx context.Context, s source) (bool, error) {
 
 // kick closes the publisher's connection. One that is already gone is no error.
 func (c *mtxClient) kick(ctx context.Context, s source) error {
+	if s.Type == rtspConnType { // only a session can be kicked
+		var one rtspConn
+		err := c.do(ctx, http.MethodGet, "/v3/rtspconns/get/"+url.PathEscape(s.ID), &one)
+		if gone(err) || (err == nil && one.Session == "") {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		s = source{Type: "rtspSession", ID: one.Session}
+	}
 	if s.resource() == "" {
 		return fmt.Errorf("kicking a %s: %w", s.Type, stream.ErrInvalid)
 	}
 	err := c.do(ctx, http.MethodPost, "/v3/"+s.resource()+"/kick/"+url.PathEscape(s.ID), nil)
-	var se *statusError
-	if errors.As(err, &se) && se.status == http.StatusNotFound {
+	if gone(err) {
 		return nil
 	}
 	return err

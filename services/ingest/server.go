@@ -1,7 +1,9 @@
 package ingest
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"time"
 
@@ -65,6 +67,9 @@ func (a *Agent) serveAuth(w http.ResponseWriter, r *http.Request) {
 // record counts and logs a refusal; the log is told once per cause and minute.
 func (a *Agent) record(req authRequest, v verdict) {
 	if v.retry {
+		if req.Action == "publish" {
+			a.unanswered.asked(req, time.Now())
+		}
 		a.log.Debug("asking for credentials", "path", req.Path, "protocol", req.Protocol, "remote", req.IP)
 		return
 	}
@@ -113,7 +118,7 @@ func (a *Agent) serveHook(w http.ResponseWriter, r *http.Request) {
 // may return.
 func (a *Agent) serveReady(w http.ResponseWriter, _ *http.Request) {
 	var body struct {
-		Status   string `json:"status"` // ready, degraded, not ready
+		Status   string `json:"status"` // ready, degraded or not ready
 		MediaMTX string `json:"mediamtx"`
 		API      string `json:"api"`
 	}
@@ -130,4 +135,13 @@ func (a *Agent) serveReady(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(body) // the client has gone, if it fails
+}
+
+// Ready returns nil while mediamtx's paths can be listed: publishers can be
+// sent here.
+func (a *Agent) Ready(context.Context) error {
+	if !a.mtxHealth.ok(time.Now()) {
+		return errors.New("mediamtx: " + a.mtxHealth.why())
+	}
+	return nil
 }

@@ -202,7 +202,7 @@ func (l *logTee) String() string {
 	return l.b.String()
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t *testing.T, change ...func(*MediaMTXParams)) *rig {
 	t.Helper()
 	r := &rig{t: t, api: newFakeAPI(t), log: &logTee{}}
 	t.Cleanup(func() {
@@ -217,11 +217,15 @@ func newRig(t *testing.T) *rig {
 	}
 	r.mtx = testkit.StartMediaMTX(t, func(p testkit.MediaMTXPorts) []byte {
 		at := func(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
-		b, err := MediaMTXConfig(MediaMTXParams{
+		params := MediaMTXParams{
 			RTMP: at(p.RTMP), RTSP: at(p.RTSP), SRT: at(p.SRT), WebRTC: at(p.WebRTC), ICE: at(p.ICE),
 			ICEHosts: []string{"127.0.0.1"}, API: at(p.API),
 			AgentURL: "http://" + listen, Secret: testSecret{}, Hook: []string{self, "hook"},
-		})
+		}
+		for _, f := range change {
+			f(&params)
+		}
+		b, err := MediaMTXConfig(params)
 		if err != nil {
 			t.Fatal(err)
 		}

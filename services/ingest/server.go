@@ -60,8 +60,10 @@ func (a *Agent) serveAuth(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a.record(req, v)
-	// mediamtx prints the body in its log, next to the connection.
-	http.Error(w, v.reason+": "+v.detail, http.StatusUnauthorized)
+	// mediamtx prints the body in its log and, for WHIP, to the client: who may
+	// not publish is not told which streams exist or who is sending.
+	w.WriteHeader(http.StatusUnauthorized)
+	_, _ = w.Write([]byte("refused; the ingest agent's log says why")) // mediamtx has gone, if it fails
 }
 
 // record counts and logs a refusal; the log is told once per cause and minute.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/gorilla/mux"
 	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/dionysia-dev/dionysia/services/api/wire"
 	"github.com/dionysia-dev/dionysia/services/auth"
@@ -36,6 +37,8 @@ type handlers struct {
 	now      func() time.Time
 	refusals refusals
 	ingest   ingestView
+	// publishes counts what ingest agents were answered.
+	publishes *prometheus.CounterVec
 }
 
 // newRouter binds the generated routes and the ones for operations.
@@ -43,9 +46,9 @@ func newRouter(h *handlers, metrics http.Handler) *mux.Router {
 	// SkipClean: a path is matched as it came, never rewritten and redirected.
 	router := mux.NewRouter().SkipClean(true)
 	router.Use(labelRoute)
-	router.Handle("/metrics", metrics).Methods(http.MethodGet)
-	router.HandleFunc("/healthz", h.healthz).Methods(http.MethodGet)
-	router.HandleFunc("/readyz", h.readyz).Methods(http.MethodGet)
+	router.Handle("/metrics", metrics).Methods(http.MethodGet, http.MethodHead)
+	router.HandleFunc("/healthz", h.healthz).Methods(http.MethodGet, http.MethodHead)
+	router.HandleFunc("/readyz", h.readyz).Methods(http.MethodGet, http.MethodHead)
 	wire.HandlerWithOptions(h, wire.GorillaServerOptions{BaseRouter: router, ErrorHandlerFunc: h.badParameter})
 	router.NotFoundHandler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, r, newProblem(http.StatusNotFound, "no-route", "Not found", "There is no such path."))

@@ -26,6 +26,9 @@ const (
 // an encoder with a wrong key tries again every few seconds, for ever.
 const refusalEvery = 10 * time.Second
 
+// maxRefusals bounds the refusals that are remembered.
+const maxRefusals = 1000
+
 // IngestPublish serves POST /internal/v1/ingest/publish.
 func (h *handlers) IngestPublish(w http.ResponseWriter, r *http.Request) {
 	var body wire.PublishRequest
@@ -38,6 +41,7 @@ func (h *handlers) IngestPublish(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s, err := h.admit(r.Context(), body)
+	h.publishes.WithLabelValues(outcome(err)).Inc()
 	if err != nil {
 		h.refused(r.Context(), body, err)
 		h.fail(w, r, err)
@@ -46,6 +50,19 @@ func (h *handlers) IngestPublish(w http.ResponseWriter, r *http.Request) {
 	h.logger.Info("publisher admitted", "stream", s.ID, "node", body.Node, "conn", body.Conn,
 		"protocol", body.Protocol, "remote", body.Remote, "takeover", body.Takeover)
 	h.answer(w, r, http.StatusOK, wire.PublishGrant{Stream: s.ID, GraceSeconds: float64(s.Grace)})
+}
+
+// outcome is the metric's label: granted, the reason of a refusal, or error.
+func outcome(err error) string {
+	var p *problem
+	switch {
+	case err == nil:
+		return "granted"
+	case errors.As(err, &p) && p.doc.Reason != "":
+		return p.doc.Reason
+	default:
+		return "error"
+	}
 }
 
 // admit checks the key before anything else that it would tell, and claims
@@ -197,9 +214,14 @@ func (r *refusals) first(key string, now time.Time) bool {
 	if at, ok := r.seen[key]; ok && now.Sub(at) < refusalEvery {
 		return false
 	}
-	for k, at := range r.seen { // small: it holds 10 s of refusals
-		if now.Sub(at) >= refusalEvery {
-			delete(r.seen, k)
+	if len(r.seen) >= maxRefusals {
+		for k, at := range r.seen {
+			if now.Sub(at) >= refusalEvery {
+				delete(r.seen, k)
+			}
+		}
+		if len(r.seen) >= maxRefusals {
+			return false // a flood: the log has it all
 		}
 	}
 	if r.seen == nil {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/dionysia-dev/dionysia/services/api/wire"
+	"github.com/dionysia-dev/dionysia/services/store"
 	"github.com/dionysia-dev/dionysia/services/stream"
 )
 
@@ -232,4 +233,17 @@ func TestStatus(t *testing.T) {
 	if s := status(); s.State != wire.StreamStateOffline || s.Broadcast == nil || s.Broadcast.EndedAt == nil {
 		t.Errorf("ended: %+v", s)
 	}
+}
+
+// place commits a placement of b's stream and returns its epoch.
+func (h *harness) place(b stream.Broadcast) uint64 {
+	h.t.Helper()
+	epoch, err := h.store.Commit(h.t.Context(), store.Proposal{Limit: 1000, Placement: stream.Placement{
+		Stream: b.Stream, Broadcast: b.ID, Worker: "w1", Device: "cpu", Boot: "b", Price: 10,
+		State: stream.PlacementPlaced, BroadcastStart: b.StartedAt, CommittedAt: b.StartedAt,
+	}})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return epoch
 }

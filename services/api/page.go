@@ -34,11 +34,21 @@ func page(kind string, limit *wire.Limit, after *wire.After) (n int, position st
 	}
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(*after)
 	position, ok := strings.CutPrefix(string(raw), cursorPrefix+kind+".")
-	if err != nil || !ok || position == "" || len(position) > 200 {
-		return 0, "", badRequest("A query parameter is malformed.").
-			field("after", "must be the next of a page of this list")
+	if err != nil || !ok || !isPosition(position) {
+		return 0, "", badCursor()
 	}
 	return n, position, nil
+}
+
+func badCursor() *problem {
+	return badRequest("A query parameter is malformed.").field("after", "must be the next of a page of this list")
+}
+
+// isPosition admits what ids of ours are made of and nothing else.
+func isPosition(s string) bool {
+	return s != "" && len(s) <= 200 && !strings.ContainsFunc(s, func(r rune) bool {
+		return (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && !strings.ContainsRune("-_./:", r)
+	})
 }
 
 // cursor is the inverse of page's position; nil when there is no next page.

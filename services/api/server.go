@@ -62,6 +62,10 @@ func New(config Config, deps Deps) *Server {
 		Help:    "How long requests took to answer, by route template, method and status code.",
 		Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14), // 0.5 ms to 4 s
 	}, []string{"route", "method", "code"}))
+	h.publishes = register(deps.Registry, prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "dionysia_publish_requests_total",
+		Help: "Publishers that ingest agents asked about, by outcome: granted, a reason of refusal, or error.",
+	}, []string{"outcome"}))
 	register(deps.Registry, collectors.NewGoCollector())
 	register(deps.Registry, collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	metrics := promhttp.HandlerFor(deps.Registry, promhttp.HandlerOpts{})

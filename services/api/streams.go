@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
+	"strings"
 
 	"github.com/dionysia-dev/dionysia/services/api/wire"
 	"github.com/dionysia-dev/dionysia/services/auth"
@@ -88,45 +90,61 @@ func (h *handlers) UpdateStream(w http.ResponseWriter, r *http.Request, id wire.
 		h.fail(w, r, err)
 		return
 	}
-	s, err := h.update(r.Context(), id, body, want)
+	before, s, err := h.update(r.Context(), id, body, want)
 	if err != nil {
 		h.fail(w, r, err)
 		return
 	}
-	h.changed(r.Context(), id, "stream.updated", "info", fmt.Sprintf("settings changed, version %d", s.Version))
+	h.changed(r.Context(), id, "stream.updated", "info", difference(before, s))
 	setETag(w, s.Version)
 	h.answer(w, r, http.StatusOK, toStream(s))
 }
 
 // update changes the stream: once when want names a version, and otherwise
 // again and again until no other writer comes between its read and its write.
-func (h *handlers) update(ctx context.Context, id string, change wire.StreamUpdate, want int64) (stream.Stream, error) {
-	var last error
+func (h *handlers) update(ctx context.Context, id string, change wire.StreamUpdate, want int64) (before, after stream.Stream, err error) {
 	for range updateTries {
-		s, err := h.stream(ctx, id)
+		before, err = h.stream(ctx, id)
 		if err != nil {
-			return s, err
+			return before, after, err
 		}
-		if want != 0 && s.Version != want {
-			return s, preconditionFailed(fmt.Sprintf("Stream %q", id))
+		if want != 0 && before.Version != want {
+			return before, after, preconditionFailed(fmt.Sprintf("Stream %q", id))
 		}
-		s = applyUpdate(s, change)
-		s.UpdatedAt = h.now()
-		if err := h.checkStream(ctx, s); err != nil {
-			return s, err
+		after = applyUpdate(before, change)
+		after.UpdatedAt = h.now()
+		if err = h.checkStream(ctx, after); err != nil {
+			return before, after, err
 		}
-		updated, err := h.store.UpdateStream(ctx, s)
-		switch {
-		case err == nil:
-			return updated, nil
-		case !errors.Is(err, stream.ErrConflict):
-			return s, about(err, "stream %q", id)
-		case want != 0:
-			return s, preconditionFailed(fmt.Sprintf("Stream %q", id))
+		after, err = h.store.UpdateStream(ctx, after)
+		if !errors.Is(err, stream.ErrConflict) {
+			return before, after, about(err, "stream %q", id)
 		}
-		last = err
+		if want != 0 {
+			return before, after, preconditionFailed(fmt.Sprintf("Stream %q", id))
+		}
 	}
-	return stream.Stream{}, about(last, "stream %q", id)
+	return before, after, about(err, "stream %q", id)
+}
+
+// difference tells operators what an update changed.
+func difference(before, after stream.Stream) string {
+	var parts []string
+	add := func(name string, old, now any) {
+		if old != now {
+			parts = append(parts, fmt.Sprintf("%s %v → %v", name, old, now))
+		}
+	}
+	add("name", strconv.Quote(before.Name), strconv.Quote(after.Name))
+	add("profile", before.Profile, after.Profile)
+	add("disabled", before.Disabled, after.Disabled)
+	add("grace_seconds", before.Grace, after.Grace)
+	add("hold_back_seconds", before.HoldBack, after.HoldBack)
+	add("window_seconds", before.Window, after.Window)
+	if len(parts) == 0 {
+		return fmt.Sprintf("nothing changed, version %d", after.Version)
+	}
+	return fmt.Sprintf("%s, version %d", strings.Join(parts, ", "), after.Version)
 }
 
 // DeleteStream serves DELETE /v1/streams/{id}.
@@ -171,6 +189,9 @@ func (h *handlers) ListStreamEvents(w http.ResponseWriter, r *http.Request, id w
 		return
 	}
 	events, err := h.store.Events(r.Context(), id, after, limit)
+	if errors.Is(err, stream.ErrInvalid) {
+		err = badCursor()
+	}
 	if err != nil {
 		h.fail(w, r, about(err, "history of stream %q", id))
 		return

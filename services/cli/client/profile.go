@@ -11,6 +11,7 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"github.com/dionysia-dev/dionysia/services/api/wire"
+	"github.com/dionysia-dev/dionysia/services/stream"
 )
 
 // ProfileCmd is `dionysia profile`.
@@ -180,6 +181,9 @@ func parseProfiles(raw []byte) ([]profileFile, error) {
 		}
 		if p.Name == "" {
 			return nil, fmt.Errorf("document %d: it has no name", n)
+		}
+		if err := stream.CheckName(p.Name); err != nil {
+			return nil, fmt.Errorf("document %d: %w", n, err)
 		}
 		out = append(out, p)
 	}

@@ -11,11 +11,11 @@ import (
 )
 
 // Headers between routers and origins. A router sends the highest epoch that it
-// knows of the stream; an origin answers with the epoch and the newest number of
-// the manifest it sends.
+// knows of the stream; an origin answers with its own, and with what the manifest
+// ends with, as <epoch>.<run>.<number>, which never goes down.
 const (
-	HeaderEpoch  = "Dionysia-Epoch"
-	HeaderNumber = "Dionysia-Number"
+	HeaderEpoch   = "Dionysia-Epoch"
+	HeaderVersion = "Dionysia-Version"
 )
 
 const (
@@ -151,7 +151,7 @@ func (o *Origin) serveManifest(w http.ResponseWriter, r *http.Request, st *state
 			fail(w, http.StatusNotFound, "no such rendition")
 			break
 		}
-		h.Set(HeaderNumber, strconv.FormatUint(v.last, 10))
+		h.Set(HeaderVersion, v.version)
 		h.Set("Content-Type", b.contentType)
 		h.Set("Cache-Control", cacheManifest)
 		h.Set("ETag", b.etag)

@@ -96,11 +96,12 @@ type runState struct {
 	next   uint64         // the next local number to list
 	listed bool           // something of it is public; guarded by st.mu
 
-	signal chan struct{}
-	stopCh chan struct{}
-	done   chan struct{}
-	fenced chan struct{}
-	once   struct{ stop, fence sync.Once }
+	unwatch func() // nil when there are no events
+	signal  chan struct{}
+	stopCh  chan struct{}
+	done    chan struct{}
+	fenced  chan struct{}
+	once    struct{ stop, fence sync.Once }
 
 	mu          sync.Mutex
 	closed      map[string]bool // files that were closed, not looked at yet
@@ -130,6 +131,11 @@ func newRun(o *Origin, st *state, start RunStart) *runState {
 	for _, a := range start.Ladder.Audio {
 		r.progress = append(r.progress, RungProgress{Name: a.Name})
 	}
+	// Before the first file can be there, so that no event is missed.
+	var err error
+	if r.unwatch, err = o.watch(start.Dir, r.fileClosed); err != nil {
+		r.log.Warn("no file events: polling", "err", err)
+	}
 	return r
 }
 
@@ -152,6 +158,9 @@ func (r *runState) fileClosed(name string) {
 //	predecessor done → adopt → (file closed | poll → look → list)* → stopped → look → list → done
 func (r *runState) loop(predecessors []*runState) {
 	defer close(r.done)
+	if r.unwatch != nil {
+		defer r.unwatch()
+	}
 	for _, p := range predecessors {
 		select {
 		case <-p.done:
@@ -174,11 +183,8 @@ func (r *runState) loop(predecessors []*runState) {
 	}
 
 	poll := r.o.cfg.Poll
-	if unwatch, err := r.o.watch(r.start.Dir, r.fileClosed); err != nil {
-		r.log.Warn("no file events: polling", "err", err)
-		poll = min(poll, r.o.cfg.Poll/5)
-	} else {
-		defer unwatch()
+	if r.unwatch == nil {
+		poll /= 5
 	}
 	ticker := time.NewTicker(poll)
 	defer ticker.Stop()

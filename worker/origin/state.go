@@ -36,7 +36,7 @@ const (
 type view struct {
 	status    status
 	epoch     uint64
-	last      uint64
+	version   string // <epoch>.<run>.<newest number>
 	modified  time.Time
 	manifests map[string]*body // by path below /live/<stream>/
 }
@@ -374,7 +374,8 @@ func (st *state) publish(now time.Time) error {
 	st.touched = now
 	v := &view{status: st.status, epoch: st.placement.Epoch, modified: now, manifests: map[string]*body{}}
 	if n := len(st.pres.Segments); n > 0 && st.status != gone {
-		v.last = st.pres.Segments[n-1].Number
+		newest := st.pres.Segments[n-1]
+		v.version = fmt.Sprintf("%d.%d.%d", newest.Run.Epoch, newest.Run.Run, newest.Number)
 		st.pres.Published, st.pres.Ended = now, st.status == ended
 		master, err := st.pres.Master()
 		if err != nil {

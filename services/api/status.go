@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/dionysia-dev/dionysia/services/api/wire"
@@ -95,25 +96,19 @@ func state(s stream.Stream, b stream.Broadcast, run stream.RunStatus, haveRun bo
 }
 
 // newestError says why a broadcast has no run, such as a placement that was
-// refused: the newest error in the stream's history since then.
+// refused: the last error in the stream's history since then.
 func (h *handlers) newestError(ctx context.Context, id string, since time.Time) *string {
-	var newest *string
-	for after := ""; ; {
-		events, err := h.store.Events(ctx, id, after, maxLimit)
-		if err != nil {
-			h.logger.Warn("reading events", "stream", id, "error", err)
-			return newest
-		}
-		for _, e := range events {
-			after = e.ID
-			if e.Level == "error" && !e.Time.Before(since) {
-				newest = &e.Message
-			}
-		}
-		if len(events) < maxLimit {
-			return newest
+	events, err := h.store.Events(ctx, id, "", maxLimit)
+	if err != nil {
+		h.logger.Warn("reading events", "stream", id, "error", err)
+		return nil
+	}
+	for _, e := range slices.Backward(events) {
+		if e.Level == "error" && !e.Time.Before(since) {
+			return &e.Message
 		}
 	}
+	return nil
 }
 
 // optional turns "not found" into false.

@@ -23,6 +23,7 @@ type Store interface {
 	DeleteProfile(ctx context.Context, name string) error
 
 	AddEvent(ctx context.Context, e stream.Event) error
+	// Events returns those after the id, or the newest when it is "".
 	Events(ctx context.Context, id, after string, limit int) ([]stream.Event, error)
 
 	ClaimPublish(ctx context.Context, id string, c store.Claim, takeover bool) error

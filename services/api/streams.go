@@ -17,6 +17,9 @@ import (
 // another writer won.
 const updateTries = 20
 
+// firstEvent comes before the id of every event.
+const firstEvent = "0-0"
+
 // ListStreams serves GET /v1/streams.
 func (h *handlers) ListStreams(w http.ResponseWriter, r *http.Request, params wire.ListStreamsParams) {
 	limit, after, err := page("streams", params.Limit, params.After)
@@ -188,7 +191,11 @@ func (h *handlers) ListStreamEvents(w http.ResponseWriter, r *http.Request, id w
 		h.fail(w, r, err)
 		return
 	}
-	events, err := h.store.Events(r.Context(), id, after, limit)
+	from := after
+	if from == "" {
+		from = firstEvent
+	}
+	events, err := h.store.Events(r.Context(), id, from, limit)
 	if errors.Is(err, stream.ErrInvalid) {
 		err = badCursor()
 	}

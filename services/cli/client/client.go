@@ -71,9 +71,13 @@ func (f *Flags) tokenFile() string {
 }
 
 // DefaultDataDir is where an installation keeps its state and its admin token
-// when DIONYSIA_DATA_DIR does not say: dionysia in XDG_DATA_HOME or in
-// ~/.local/share, or .dionysia here when there is no home.
+// when DIONYSIA_DATA_DIR does not say: /var/lib/dionysia for root, whose home
+// GPAC's unprivileged user can't pass through; otherwise dionysia in
+// XDG_DATA_HOME or in ~/.local/share, or .dionysia here when there is no home.
 func DefaultDataDir() string {
+	if os.Geteuid() == 0 {
+		return "/var/lib/dionysia"
+	}
 	if dir := os.Getenv("XDG_DATA_HOME"); filepath.IsAbs(dir) {
 		return filepath.Join(dir, "dionysia")
 	}

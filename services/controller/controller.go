@@ -45,7 +45,7 @@ type Store interface {
 	EndTail(ctx context.Context, id string, epoch uint64) error
 	AddEvent(ctx context.Context, e stream.Event) error
 	Notify(ctx context.Context, id string) error
-	Watch(ctx context.Context) (<-chan string, error)
+	Watch(ctx context.Context) <-chan string
 	AcquireLease(ctx context.Context, name, holder string, ttl time.Duration) (uint64, bool, error)
 	RenewLease(ctx context.Context, name, holder string, ttl time.Duration) (bool, error)
 	ReleaseLease(ctx context.Context, name, holder string) error
@@ -178,11 +178,7 @@ func (c *Controller) lead(ctx context.Context) {
 	c.nodes, c.workers, c.streams = map[string]nodeSeen{}, map[string]*workerSeen{}, map[string]*streamSeen{}
 	c.holdUntil = c.now().Add(c.cfg.Hold)
 
-	changed, err := c.store.Watch(ctx)
-	if err != nil {
-		c.log.Warn("watching for changes failed; polling only", "error", err)
-		changed = nil
-	}
+	changed := c.store.Watch(ctx)
 	tick := time.NewTicker(c.cfg.Interval)
 	defer tick.Stop()
 	renewed := c.now()

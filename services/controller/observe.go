@@ -30,6 +30,7 @@ type streamSeen struct {
 	broadcast   *stream.Broadcast // as stored; nil until loaded or when there is none
 	loaded      bool
 	publishedAt time.Time // when a publisher was last seen
+	refusedAt   time.Time // when the reason for waiting was last written
 	task        uint64    // the epoch whose task was enqueued
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/hibiken/asynq"
 
@@ -68,7 +69,7 @@ func (c *Controller) decide(ctx context.Context, s *snapshot, st *streamSeen, co
 		}
 		view.Workers = append(view.Workers, placement.Worker{Report: w.report, Lost: w.lost, HeartbeatAge: s.now.Sub(w.at), Ledger: ledger})
 	}
-	req := placement.Request{Stream: conf.ID, Price: placement.PriceProfile(prof)}
+	req := placement.Request{Stream: conf.ID, Price: placement.PriceProfile(prof), Prefer: old.Worker}
 	d, err := placement.Decide(view, req)
 	if err != nil {
 		c.m.placements.WithLabelValues("refused").Inc()
@@ -119,11 +120,16 @@ func (c *Controller) enqueue(ctx context.Context, st *streamSeen, p stream.Place
 	st.task = p.Epoch
 }
 
+// refusalEvery bounds how often a stream's reason for waiting is renewed: the
+// numbers in it change all the time.
+const refusalEvery = 5 * time.Second
+
 // waiting records, once per reason, why a stream is not placed.
 func (c *Controller) waiting(ctx context.Context, st *streamSeen, id, reason string) error {
-	if st.broadcast.Reason == reason {
+	if st.broadcast.Reason == reason || c.now().Sub(st.refusedAt) < refusalEvery {
 		return nil
 	}
+	st.refusedAt = c.now()
 	nb := *st.broadcast
 	nb.Reason = reason
 	return c.saveBroadcast(ctx, st, nb, "placement.waiting", reason)

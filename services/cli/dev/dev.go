@@ -31,6 +31,9 @@ type Dev struct {
 	Ports       Ports  `embed:"" group:"Ports"`
 	Parts       Parts  `embed:"" group:"Parts"`
 
+	// Self is this program's path, for mediamtx's hooks.
+	Self string `kong:"-"`
+
 	log           hclog.Logger
 	out           io.Writer
 	redisPassword string

@@ -1,0 +1,30 @@
+package roles
+
+import (
+	"context"
+	"errors"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Worker runs a worker: GPAC and its origin.
+type Worker struct {
+	Listen      string      `help:"Address of the origin." default:":8091" env:"DIONYSIA_WORKER_LISTEN"`
+	Advertise   string      `help:"host:port at which routers reach the origin; needed when --listen names no host." env:"DIONYSIA_WORKER_ADVERTISE"`
+	ID          string      `name:"id" help:"This worker's id and origin id: a lowercase DNS label." default:"${hostname}" env:"DIONYSIA_WORKER_ID"`
+	GPAC        string      `name:"gpac" help:"GPAC's program." default:"gpac" env:"DIONYSIA_GPAC"`
+	GPACUser    string      `name:"gpac-user" help:"User that GPAC runs as when the worker is root." default:"nobody" env:"DIONYSIA_GPAC_USER"`
+	RunDir      string      `help:"Where runs write their segments; fast and roomy, e.g. a tmpfs." default:"/var/lib/dionysia/runs" env:"DIONYSIA_WORKER_RUN_DIR" type:"path"`
+	RunLimit    int64       `name:"run-limit-mib" help:"Most that one run may keep on disk, in MiB." default:"4096" env:"DIONYSIA_WORKER_RUN_LIMIT_MIB"`
+	CacheDir    string      `help:"Where calibration results are kept." default:"/var/lib/dionysia/cache" env:"DIONYSIA_WORKER_CACHE_DIR" type:"path"`
+	CPUCapacity int64       `name:"cpu-capacity" help:"The CPU's budget in encoded pixels per second; 0 measures it." default:"0" env:"DIONYSIA_CPU_CAPACITY"`
+	Secret      SecretFlags `embed:""`
+	Redis       RedisFlags  `embed:"" group:"Redis"`
+	Consul      ConsulFlags `embed:"" group:"Consul"`
+}
+
+// Start starts it.
+func (f Worker) Start(ctx context.Context, log hclog.Logger, reg *prometheus.Registry) (_ App, err error) {
+	return nil, errors.New("the worker is not there yet")
+}

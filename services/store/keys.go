@@ -1,0 +1,59 @@
+package store
+
+// Every key begins with "dionysia:". State is fsynced at each write and never
+// evicted; live may be lost at any time and fills again.
+//
+//	state
+//	  stream:<id>                 hash json, key (hash), version, profile
+//	  streams                     zset of ids, all of score 0: pages in order of ids
+//	  profile:<name>              hash json, version
+//	  profiles                    zset of names
+//	  profile-streams:<name>      set of the streams that refer to it
+//	  broadcast:<stream>          json
+//	  placement:<stream>          hash epoch, state, worker, device, price, limit, json, source, committed, ended
+//	  epochs                      hash stream → highest epoch ever given; never shrinks
+//	  numbers                     hash stream → bound at or above the highest number made public
+//	  ledger:<worker>:<device>    hash stream → reserved px/s
+//	  ledger-devices:<worker>     set of the devices that have had a reservation
+//	  worker-streams:<worker>     set of streams placed on it and not ended
+//	  active                      set of streams with a placement not ended
+//	  origins:<stream>            hash epoch → "worker until-ms", 0 for the current one
+//	  lease:<name>, lease-tokens  the holder; hash name → fencing number
+//	  generation                  random, made with the database
+//	live
+//	  events:<stream>             stream, capped
+//	  claim:<stream>              hash node, conn, protocol, remote, session; expires
+//	  ingest:<node>, ingest-nodes, ingest-paths:<node>
+//	  report:<worker>, workers    "<arrival µs> <json>"; set
+//	  status:<stream>             hash epoch, json
+//	  tail:<stream>               hash fence, broadcast, last, lastof, ended
+//	  tail-list:<stream>          list of segments, json
+//	  tail-runs:<stream>          hash run id → json
+//	  notify                      channel of stream ids
+const prefix = "dionysia:"
+
+const (
+	keyStreams       = prefix + "streams"
+	keyProfiles      = prefix + "profiles"
+	keyEpochs        = prefix + "epochs"
+	keyNumbers       = prefix + "numbers"
+	keyActive        = prefix + "active"
+	keyLeaseTokens   = prefix + "lease-tokens"
+	keyGeneration    = prefix + "generation"
+	keyIngestNodes   = prefix + "ingest-nodes"
+	keyWorkers       = prefix + "workers"
+	keyNotify        = prefix + "notify"
+	preProfileStream = prefix + "profile-streams:"
+	preLedger        = prefix + "ledger:"
+	preWorkerStreams = prefix + "worker-streams:"
+	preClaim         = prefix + "claim:"
+)
+
+func key(kind, id string) string { return prefix + kind + ":" + id }
+
+func keyLedger(worker, device string) string { return preLedger + worker + ":" + device }
+
+// tailKeys are the keys of the tail scripts.
+func tailKeys(id string) []string {
+	return []string{key("tail", id), key("tail-list", id), key("tail-runs", id)}
+}

@@ -1,0 +1,11 @@
+-- Deletes a stream. Its placement is the controller's to end; its epoch and
+-- number bound stay, so that a stream of the same id goes on above them.
+-- KEYS: 1 stream:<id>  2 streams
+-- ARGV: 1 id  2 prefix of profile-streams:<name>
+-- Returns: {"OK"} | {"NOT_FOUND"}
+local profile = redis.call('HGET', KEYS[1], 'profile')
+if not profile then return {'NOT_FOUND'} end
+redis.call('DEL', KEYS[1])
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('SREM', ARGV[2] .. profile, ARGV[1])
+return {'OK'}

@@ -1,0 +1,74 @@
+package store
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/dionysia-dev/dionysia/services/stream"
+)
+
+//go:embed lua/*.lua
+var luaFiles embed.FS
+
+// loadScripts reads the scripts by their names, without ".lua". Each file's
+// head says what its KEYS and ARGV are and what it returns.
+func loadScripts() (map[string]*redis.Script, error) {
+	entries, err := luaFiles.ReadDir("lua")
+	if err != nil {
+		return nil, fmt.Errorf("reading the scripts: %w", err)
+	}
+	scripts := make(map[string]*redis.Script, len(entries))
+	for _, e := range entries {
+		src, err := luaFiles.ReadFile("lua/" + e.Name())
+		if err != nil {
+			return nil, fmt.Errorf("reading the script %s: %w", e.Name(), err)
+		}
+		scripts[strings.TrimSuffix(e.Name(), ".lua")] = redis.NewScript(string(src))
+	}
+	return scripts, nil
+}
+
+// errHeld is a lease that somebody else has; callers report it as ok = false.
+var errHeld = errors.New("held")
+
+// codes are the first elements of a script's answer that are not "OK".
+var codes = map[string]error{
+	"NOT_FOUND": stream.ErrNotFound,
+	"EXISTS":    stream.ErrExists,
+	"CONFLICT":  stream.ErrConflict,
+	"BUSY":      stream.ErrBusy,
+	"FENCED":    stream.ErrFenced,
+	"NO_ROOM":   stream.ErrNoRoom,
+	"IN_USE":    stream.ErrInUse,
+	"HELD":      errHeld,
+}
+
+// run runs a script and returns what follows "OK" in its answer.
+func (s *Store) run(ctx context.Context, c *redis.Client, script string, keys []string, args ...any) ([]string, error) {
+	out, err := s.scripts[script].Run(ctx, c, keys, args...).StringSlice()
+	if err != nil {
+		return nil, fmt.Errorf("running %s: %w", script, err)
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("running %s: no answer", script)
+	}
+	if out[0] == "OK" {
+		return out[1:], nil
+	}
+	if out[0] == "NO_PROFILE" {
+		return nil, &stream.ValidationError{What: "stream", Fields: []stream.FieldError{{Field: "profile", Message: "there is no such profile"}}}
+	}
+	sentinel, ok := codes[out[0]]
+	if !ok {
+		return nil, fmt.Errorf("running %s: unknown answer %q", script, out)
+	}
+	if len(out) > 1 {
+		return nil, fmt.Errorf("%w: %s", sentinel, strings.Join(out[1:], " "))
+	}
+	return nil, sentinel
+}

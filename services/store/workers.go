@@ -1,0 +1,115 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/dionysia-dev/dionysia/services/capacity"
+	"github.com/dionysia-dev/dionysia/services/stream"
+)
+
+// ReportSeen is a worker's report and how long ago Redis got it.
+type ReportSeen struct {
+	capacity.Report
+	Age time.Duration
+}
+
+// PutReport stores a worker's report for ReportTTL.
+func (s *Store) PutReport(ctx context.Context, r capacity.Report) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("encoding the report of worker %s: %w", r.Worker, err)
+	}
+	if _, err := s.run(ctx, s.live, "report_put", []string{key("report", r.Worker), keyWorkers},
+		r.Worker, b, ReportTTL.Milliseconds()); err != nil {
+		return fmt.Errorf("writing the report of worker %s: %w", r.Worker, err)
+	}
+	return nil
+}
+
+// Reports returns the workers' reports that have not expired, by worker. Their
+// age is measured by Redis' clock alone.
+func (s *Store) Reports(ctx context.Context) ([]ReportSeen, error) {
+	now, err := s.live.Time(ctx).Result()
+	if err != nil {
+		return nil, fmt.Errorf("reading the time of Redis: %w", err)
+	}
+	list := []ReportSeen{}
+	err = s.indexed(ctx, keyWorkers, "report", func(worker, raw string) error {
+		at, doc, _ := strings.Cut(raw, " ")
+		var r ReportSeen
+		if err := json.Unmarshal([]byte(doc), &r.Report); err != nil {
+			return fmt.Errorf("decoding the report of worker %s: %w", worker, err)
+		}
+		r.Age = max(0, now.Sub(micros(at)))
+		list = append(list, r)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading the workers' reports: %w", err)
+	}
+	return list, nil
+}
+
+// indexed reads what the members of a set name, in their order, and drops from
+// the set those whose value has expired. A writer adds itself again each time.
+func (s *Store) indexed(ctx context.Context, index, kind string, each func(id, raw string) error) error {
+	ids, err := s.live.SMembers(ctx, index).Result()
+	if err != nil || len(ids) == 0 {
+		return err
+	}
+	sort.Strings(ids)
+	keys := make([]string, len(ids))
+	for i, id := range ids {
+		keys[i] = key(kind, id)
+	}
+	values, err := s.live.MGet(ctx, keys...).Result()
+	if err != nil {
+		return err
+	}
+	for i, v := range values {
+		raw, ok := v.(string)
+		if !ok {
+			if err := s.live.SRem(ctx, index, ids[i]).Err(); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := each(ids[i], raw); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// PutStatus stores a worker's report on a placement; ErrFenced when one of a
+// higher epoch is there.
+func (s *Store) PutStatus(ctx context.Context, r stream.RunStatus) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("encoding the status of %s: %w", r.Stream, err)
+	}
+	if _, err := s.run(ctx, s.live, "status_put", []string{key("status", r.Stream)},
+		r.Epoch, b, int(statusTTL.Seconds())); err != nil {
+		return fmt.Errorf("writing the status of %s: %w", r.Stream, err)
+	}
+	return nil
+}
+
+// Status returns the last report on a stream's placement, or ErrNotFound.
+// UpdatedAt tells how old it is.
+func (s *Store) Status(ctx context.Context, id string) (stream.RunStatus, error) {
+	var r stream.RunStatus
+	raw, err := s.live.HGet(ctx, key("status", id), "json").Result()
+	if err != nil {
+		return r, missing(err, "status of stream", id)
+	}
+	if err := json.Unmarshal([]byte(raw), &r); err != nil {
+		return r, fmt.Errorf("decoding the status of %s: %w", id, err)
+	}
+	return r, nil
+}

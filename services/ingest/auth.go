@@ -131,7 +131,7 @@ func (a *Agent) authorizePublish(ctx context.Context, r authRequest) verdict {
 	}
 	err = a.api.publish(ctx, publishRequest{
 		Stream: id, Key: key, Node: a.cfg.Node, Conn: r.ID, Protocol: r.Protocol, Remote: r.IP,
-		Takeover: w.Known && w.Busy == nil,
+		Takeover: w.takeover(),
 	})
 	switch {
 	case err == nil:
@@ -175,7 +175,7 @@ func (a *Agent) lookTwice(ctx context.Context, id, conn string, w way, now time.
 	if err != nil || there {
 		return w
 	}
-	a.book.gone(id, w.Busy.Source.ID)
+	a.book.gone(id, w.Busy.Source.ID, now)
 	return a.book.look(id, conn, now)
 }
 

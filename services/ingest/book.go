@@ -25,6 +25,8 @@ type book struct {
 	// revoked connections lost their grant to another one before they were
 	// live; they are kicked if they turn up.
 	revoked map[string]time.Time
+	// left is when a stream's last publisher here went away.
+	left map[string]time.Time
 }
 
 // session is one live publish.
@@ -60,6 +62,10 @@ func (g grant) hold(silence time.Duration) time.Duration {
 	return silence
 }
 
+// forgetLeft is past the time for which the api keeps the claim of a publisher
+// that is no longer reported.
+const forgetLeft = 15 * time.Second
+
 // forgetGrant is past mediamtx's own patience with a publisher that sends
 // nothing (readTimeout).
 const forgetGrant = 30 * time.Second
@@ -70,6 +76,7 @@ func newBook(silence time.Duration) *book {
 		live:    map[string]*session{},
 		granted: map[string]grant{},
 		revoked: map[string]time.Time{},
+		left:    map[string]time.Time{},
 	}
 }
 
@@ -79,16 +86,20 @@ type way struct {
 	Busy *session
 	// Silent is the one that it would take over from.
 	Silent *session
-	// Known is false until the paths have been listed once: then only the api
-	// can tell.
-	Known bool
+	// Left is set when the stream's last publisher here has just gone.
+	Left bool
 }
+
+// takeover reports whether a claim that this node holds on the stream may be
+// replaced. Of another node's, only the api knows.
+func (w way) takeover() bool { return w.Busy == nil && (w.Silent != nil || w.Left) }
 
 // look says what a publisher with connection conn finds on the stream.
 func (b *book) look(stream, conn string, now time.Time) way {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	w := way{Known: !b.lastPoll.IsZero()}
+	at, ok := b.left[stream]
+	w := way{Left: ok && now.Sub(at) < forgetLeft}
 	if g, ok := b.granted[stream]; ok && g.Conn != conn {
 		s := &session{Stream: stream, Source: sourceOf(g.Protocol, g.Conn), Conn: g.Conn, Protocol: g.Protocol, Remote: g.Remote}
 		if now.Sub(g.at) < g.hold(b.silence) {
@@ -122,17 +133,17 @@ func (b *book) grant(g grant) {
 
 // gone forgets a source that is known to have left, from a not-ready hook or
 // because mediamtx no longer knows its connection.
-func (b *book) gone(stream, sourceID string) bool {
+func (b *book) gone(stream, sourceID string, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if s, ok := b.live[stream]; ok && s.Source.ID == sourceID {
 		delete(b.live, stream)
-		return true
+		b.left[stream] = now
 	}
 	if g, ok := b.granted[stream]; ok && g.Conn == sourceID {
 		delete(b.granted, stream)
+		b.left[stream] = now
 	}
-	return false
 }
 
 // change is what a poll brought.
@@ -201,11 +212,17 @@ func (b *book) listed(list []session, now time.Time) change {
 		if !seen[stream] {
 			c.Ended = append(c.Ended, s)
 			delete(b.live, stream)
+			b.left[stream] = now
 		}
 	}
 	for stream, g := range b.granted {
 		if now.Sub(g.at) > forgetGrant {
 			delete(b.granted, stream)
+		}
+	}
+	for stream, at := range b.left {
+		if now.Sub(at) > forgetLeft {
+			delete(b.left, stream)
 		}
 	}
 	for conn, at := range b.revoked {

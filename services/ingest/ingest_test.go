@@ -353,7 +353,7 @@ func TestGarbage(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer c.Close()
-			_, _ = c.Write(b) // it may hang up at once
+			_, _ = c.Write(b)             // it may hang up at once
 			if port != r.mtx.Ports.RTSP { // mediamtx v1.15 keeps an RTSP connection without a whole request open
 				conns = append(conns, c)
 			}

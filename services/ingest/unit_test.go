@@ -74,7 +74,7 @@ func TestBookSilence(t *testing.T) {
 
 func TestBookGrants(t *testing.T) {
 	b := newBook(2 * time.Second)
-	if w := b.look("demo", "a", clock(0)); w.Known || w.Busy != nil {
+	if w := b.look("demo", "a", clock(0)); w.takeover() || w.Busy != nil {
 		t.Errorf("before the first list: %+v", w)
 	}
 	b.listed(nil, clock(0))
@@ -94,11 +94,14 @@ func TestBookGrants(t *testing.T) {
 	if len(c.Kick) != 0 || len(c.Ended) != 1 || len(c.Started) != 1 {
 		t.Errorf("b follows a: %+v", c)
 	}
-	if !b.gone("demo", "b") || b.gone("demo", "b") {
-		t.Error("gone once")
+	if w := b.look("demo", "c", clock(3)); w.Busy == nil || w.takeover() {
+		t.Errorf("b is sending: %+v", w)
 	}
-	if w := b.look("demo", "c", clock(3)); w.Busy != nil {
-		t.Errorf("after it has gone: %+v", w)
+	b.gone("demo", "b", clock(3))
+	for at, want := range map[float64]bool{3: true, 17: true, 18: false} {
+		if w := b.look("demo", "c", clock(at)); w.Busy != nil || w.takeover() != want {
+			t.Errorf("at %v s, gone at 3 s: %+v", at, w)
+		}
 	}
 }
 

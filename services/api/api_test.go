@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -276,6 +277,20 @@ func TestWorkersAndDevices(t *testing.T) {
 	}
 }
 
+// freeze stops a process while do runs: it accepts connections and answers none.
+func freeze(t *testing.T, pid int, do func()) {
+	t.Helper()
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
+			t.Error(err)
+		}
+	}()
+	do()
+}
+
 func TestHealthReadinessMetrics(t *testing.T) {
 	h := newHarness(t)
 	h.create("demo")
@@ -295,6 +310,10 @@ func TestHealthReadinessMetrics(t *testing.T) {
 			t.Errorf("metrics lack %s", line)
 		}
 	}
+	freeze(t, h.redis.PID(), func() {
+		send(t, "GET", h.url+"/readyz", nil).problem(http.StatusServiceUnavailable)
+		h.do("GET", "/v1/streams/demo", nil).problem(http.StatusServiceUnavailable)
+	})
 	h.redis.Kill()
 	send(t, "GET", h.url+"/readyz", nil).problem(http.StatusServiceUnavailable)
 	send(t, "GET", h.url+"/healthz", nil).want(http.StatusOK)

@@ -130,9 +130,9 @@ func (h *handlers) badParameter(w http.ResponseWriter, r *http.Request, err erro
 	p := badRequest("A parameter is malformed.")
 	switch {
 	case errors.As(err, &format):
-		p.field(format.ParamName, "is not of the right type")
+		p.addField(format.ParamName, "is not of the right type")
 	case errors.As(err, &many):
-		p.field(many.ParamName, "is given more than once")
+		p.addField(many.ParamName, "is given more than once")
 	}
 	h.fail(w, r, p)
 }

@@ -180,14 +180,11 @@ func (h *handlers) PutIngestReport(w http.ResponseWriter, r *http.Request, node 
 
 // kick reports whether a stream that is being published may not be.
 func (h *handlers) kick(ctx context.Context, id string) (bool, error) {
-	if stream.CheckID(id) != nil {
-		return true, nil
-	}
-	s, err := h.store.GetStream(ctx, id)
+	s, err := h.stream(ctx, id)
 	if errors.Is(err, stream.ErrNotFound) {
 		return true, nil
 	}
-	return s.Disabled, about(err, "stream %q", id)
+	return s.Disabled, err
 }
 
 // checkPeer checks the names that a role gives itself.

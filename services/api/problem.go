@@ -53,8 +53,12 @@ func (p *problem) reason(r string) *problem {
 }
 
 func (p *problem) field(name, format string, args ...any) *problem {
-	p.doc.Errors = append(p.doc.Errors, wire.FieldError{Field: name, Message: fmt.Sprintf(format, args...)})
+	p.addField(name, fmt.Sprintf(format, args...))
 	return p
+}
+
+func (p *problem) addField(name, message string) {
+	p.doc.Errors = append(p.doc.Errors, wire.FieldError{Field: name, Message: message})
 }
 
 func badRequest(format string, args ...any) *problem {
@@ -96,7 +100,7 @@ func about(err error, format string, args ...any) error {
 	case errors.Is(err, stream.ErrInvalid):
 		made = newProblem(http.StatusUnprocessableEntity, "invalid", "A value is not allowed", "The %s is not valid.", what)
 		for _, f := range stream.FieldErrors(err) {
-			made.field(f.Field, "%s", f.Message)
+			made.addField(f.Field, f.Message)
 		}
 	default:
 		return fmt.Errorf("%s: %w", what, err)

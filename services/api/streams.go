@@ -214,9 +214,10 @@ func (h *handlers) ListStreamEvents(w http.ResponseWriter, r *http.Request, id w
 
 // stream reads a stream; its errors are problems.
 func (h *handlers) stream(ctx context.Context, id string) (stream.Stream, error) {
-	if err := stream.CheckID(id); err != nil {
-		return stream.Stream{}, newProblem(http.StatusNotFound, "not-found", "Not found",
-			"%q can't be a stream's id: %s.", clip(id), idGrammar)
+	if stream.CheckID(id) != nil {
+		p := newProblem(http.StatusNotFound, "not-found", "Not found", "%q can't be a stream's id: %s.", clip(id), idGrammar)
+		p.cause = stream.ErrNotFound
+		return stream.Stream{}, p
 	}
 	s, err := h.store.GetStream(ctx, id)
 	return s, about(err, "stream %q", id)

@@ -42,7 +42,7 @@ func (h *handlers) GetWorker(w http.ResponseWriter, r *http.Request, id wire.Wor
 		return
 	}
 	for _, seen := range reports {
-		if seen.Report.Worker != id {
+		if seen.Worker != id {
 			continue
 		}
 		worker, err := h.worker(r.Context(), seen)
@@ -82,11 +82,11 @@ func (h *handlers) ListDevices(w http.ResponseWriter, r *http.Request, params wi
 }
 
 func (h *handlers) worker(ctx context.Context, seen store.ReportSeen) (wire.Worker, error) {
-	ledger, err := h.store.Ledger(ctx, seen.Report.Worker)
+	ledger, err := h.store.Ledger(ctx, seen.Worker)
 	if err != nil {
-		return wire.Worker{}, about(err, "ledger of worker %q", seen.Report.Worker)
+		return wire.Worker{}, about(err, "ledger of worker %q", seen.Worker)
 	}
 	return toWorker(seen, ledger), nil
 }
 
-func workerID(seen store.ReportSeen) string { return seen.Report.Worker }
+func workerID(seen store.ReportSeen) string { return seen.Worker }

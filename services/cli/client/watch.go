@@ -201,10 +201,10 @@ func summary(s *wire.StreamStatus) string {
 
 // ended hides the error of a command that was interrupted.
 func (c *session) ended(err error) error {
-	if c.Ctx.Err() != nil {
-		return nil
+	if c.Ctx.Err() == nil {
+		return err
 	}
-	return err
+	return nil
 }
 
 // wait is false when the command was interrupted.

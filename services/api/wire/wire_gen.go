@@ -871,7 +871,7 @@ type ClientInterface interface {
 
 	// ListStreamEvents The stream's history, oldest first
 	//
-	// The newest 1,000 events are kept. The last event's page has a `next` too:
+	// The newest 1,000 events are kept. A page that is not empty has a `next`, the last one too:
 	// ask for it again later to follow the stream.
 	//
 	// Corresponds with GET /v1/streams/{id}/events (the `ListStreamEvents` operationId).
@@ -1246,7 +1246,7 @@ func (c *Client) UpdateStream(ctx context.Context, id StreamID, params *UpdateSt
 
 // ListStreamEvents The stream's history, oldest first
 //
-// The newest 1,000 events are kept. The last event's page has a `next` too:
+// The newest 1,000 events are kept. A page that is not empty has a `next`, the last one too:
 // ask for it again later to follow the stream.
 //
 // Corresponds with GET /v1/streams/{id}/events (the `ListStreamEvents` operationId).
@@ -2434,7 +2434,7 @@ type ClientWithResponsesInterface interface {
 
 	// ListStreamEventsWithResponse The stream's history, oldest first
 	//
-	// The newest 1,000 events are kept. The last event's page has a `next` too:
+	// The newest 1,000 events are kept. A page that is not empty has a `next`, the last one too:
 	// ask for it again later to follow the stream.
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -3689,7 +3689,7 @@ func (c *ClientWithResponses) UpdateStreamWithResponse(ctx context.Context, id S
 
 // ListStreamEventsWithResponse The stream's history, oldest first
 //
-// The newest 1,000 events are kept. The last event's page has a `next` too:
+// The newest 1,000 events are kept. A page that is not empty has a `next`, the last one too:
 // ask for it again later to follow the stream.
 //
 // Returns a wrapper object for the known response body format(s).

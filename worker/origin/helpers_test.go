@@ -82,7 +82,7 @@ func (s *fakeStore) AppendSegment(ctx context.Context, id, broadcast string, seg
 		return fmt.Errorf("appending: %w", stream.ErrFenced)
 	}
 	t := s.tail(id, broadcast)
-	if t.Last != 0 && len(t.Segments) > 0 && seg.Number != t.Last+1 {
+	if seg.Number <= t.Last {
 		return fmt.Errorf("number %d after %d: %w", seg.Number, t.Last, stream.ErrConflict)
 	}
 	if _, ok := t.Runs[seg.Run.String()]; !ok {

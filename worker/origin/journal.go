@@ -3,6 +3,7 @@ package origin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/dionysia-dev/dionysia/services/stream"
@@ -27,14 +28,15 @@ const retryStore = time.Second
 // segments. Older entries have left every window.
 const maxBacklog = 4096
 
-// record writes the entries to the store and returns stream.ErrFenced when a
-// higher epoch exists. Every other failure leaves them in the backlog, which
-// flush writes later in order. unchecked tells that this happened. st.mu is held.
+// record writes the entries to the store. It returns stream.ErrFenced when a
+// higher epoch exists and stream.ErrConflict when the store's tail says something
+// else (conflictError: it is further). Every other failure leaves them in the
+// backlog, which flush writes later in order, and is unchecked. st.mu is held.
 func (o *Origin) record(st *state, entries ...entry) (unchecked bool, err error) {
 	if len(st.backlog) == 0 && !o.storeAway() {
 		for len(entries) > 0 {
 			err := o.write(st, entries[0])
-			if errors.Is(err, stream.ErrFenced) {
+			if errors.Is(err, stream.ErrFenced) || errors.Is(err, stream.ErrConflict) {
 				return false, err
 			}
 			if err != nil {
@@ -51,8 +53,8 @@ func (o *Origin) record(st *state, entries ...entry) (unchecked bool, err error)
 	return len(entries) > 0, nil
 }
 
-// write stores one entry. A conflict means that the entry is there already (a
-// time-out hid the answer) or that the store lost the tail.
+// write stores one entry. A conflict about an entry that is there already is none:
+// a time-out hid the answer.
 func (o *Origin) write(st *state, e entry) error {
 	ctx, cancel := context.WithTimeout(o.ctx, o.cfg.StoreTimeout)
 	defer cancel()
@@ -70,16 +72,25 @@ func (o *Origin) write(st *state, e entry) error {
 	if lerr != nil {
 		return lerr
 	}
-	if tail.Broadcast == e.broadcast {
-		for _, s := range tail.Segments {
-			if s.Number == e.segment.Number && s.Run == e.segment.Run && s.Local == e.segment.Local {
-				return nil
-			}
+	conflict := conflictError{last: tail.Last}
+	for _, s := range tail.Segments {
+		if tail.Broadcast == e.broadcast && s.Number == e.segment.Number && s.Run == e.segment.Run && s.Local == e.segment.Local {
+			return nil
 		}
+		conflict.disc = s.DiscSeq
 	}
-	o.log.Warn("the store's tail does not continue here", "stream", st.id, "number", e.segment.Number, "tail", tail.Last, "err", err)
-	return nil // listed all the same: a successor reads what is there
+	if tail.Last >= e.segment.Number {
+		return conflict
+	}
+	return err
 }
+
+// conflictError says that the tail has come further than the number to append.
+type conflictError struct{ last, disc uint64 }
+
+func (e conflictError) Error() string { return fmt.Sprintf("the tail is at number %d already", e.last) }
+
+func (e conflictError) Unwrap() error { return stream.ErrConflict }
 
 // flush writes the backlog of one stream until it is empty or the store fails.
 func (o *Origin) flush(st *state) {
@@ -97,6 +108,9 @@ func (o *Origin) flush(st *state) {
 		case errors.Is(err, stream.ErrFenced):
 			o.Fence(st.id, e.epoch+1)
 			return
+		case errors.Is(err, stream.ErrConflict):
+			// It is public since the store was away; what the store has stays.
+			o.log.Error("the store has another tail", "stream", st.id, "err", err)
 		case err != nil:
 			o.storeFailed(err)
 			return

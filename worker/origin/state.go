@@ -98,14 +98,19 @@ func newState(id string, log hclog.Logger) *state {
 
 func (st *state) isFenced() bool { return st.fencedBy.Load() > st.view.Load().epoch }
 
-// numberEpoch is where the numbers of a stream without a known tail count from,
-// at two per second: above every number that can have been used, because no
-// segment is shorter than half a second on average, and below 2³¹ until 2060.
+// numberEpoch is where the numbers of a stream count from when Redis can't say
+// what was used, at two per second: that stays below 2³¹ until 2060.
 var numberEpoch = time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC)
 
-// safeNumber is past any number that can have been used before now.
-func safeNumber(now time.Time) uint64 {
-	return uint64(max(0, now.Sub(numberEpoch))/(500*time.Millisecond)) + 1000
+// safeNumber is past any number that can have been used before now, when the
+// tail is lost. No segment is shorter than half a second on average, so a
+// broadcast can't have used more than two a second; last is the newest number of
+// earlier ones, where that is known.
+func safeNumber(known bool, last uint64, broadcast, now time.Time) uint64 {
+	if !known || broadcast.IsZero() {
+		last, broadcast = 0, numberEpoch
+	}
+	return last + uint64(max(0, now.Sub(broadcast))/(500*time.Millisecond)) + 1000
 }
 
 // adopt prepares st for the first run of a placement: what of the broadcast is
@@ -126,26 +131,25 @@ func (o *Origin) adopt(st *state, p stream.Placement) {
 		st.log.Warn("can't load the tail: numbering starts past any that can have been used", "err", err)
 		o.storeFailed(err)
 	}
-	known := err == nil
+	known := err == nil || errors.Is(err, stream.ErrNotFound)
 	last, disc := tail.Last, uint64(0)
 	if n := len(tail.Segments); known && n > 0 {
 		last, disc = max(last, tail.Segments[n-1].Number), tail.Segments[n-1].DiscSeq
 	}
+	now := o.cfg.Now()
+	st.freshBroadcast(now)
 	switch {
-	case known && tail.Broadcast == p.Broadcast && len(tail.Segments) > 0 && !stale(tail, p, o.cfg.Now()):
-		st.freshBroadcast(o.cfg.Now())
+	case known && tail.Broadcast == p.Broadcast && len(tail.Segments) > 0 && !stale(tail, p, now):
 		st.continueTail(o, tail)
 		st.next, st.discSeq, st.joins = last+1, disc, true
-	case known && last > 0 && tail.Broadcast != p.Broadcast:
-		st.freshBroadcast(o.cfg.Now())
+	case known && last > 0 && tail.Broadcast != p.Broadcast && tail.Broadcast != "":
 		st.next, st.discSeq = max(last+1, st.next), max(disc+1, st.discSeq)
-	case p.Epoch == 1 && st.next == 0:
-		st.next = 1 // the first placement ever: nothing can have been used
+	case p.Epoch == 1:
+		st.next = max(last+1, st.next) // the first placement ever: nothing else can have been used
 	default:
-		st.freshBroadcast(o.cfg.Now())
-		st.next = max(safeNumber(o.cfg.Now()), st.next)
+		st.next = max(safeNumber(known, last, p.BroadcastStart, now), st.next)
 		// A discontinuity lists a number at least, so they can't outnumber them.
-		st.discSeq, st.joins = st.next, p.Epoch > 1
+		st.discSeq, st.joins = st.next, true
 	}
 	st.adopted = p.Epoch
 }
@@ -163,13 +167,18 @@ func stale(t stream.Tail, p stream.Placement, now time.Time) bool {
 
 // freshBroadcast empties the list. What was listed stays fetchable for the window.
 func (st *state) freshBroadcast(now time.Time) {
+	if len(st.pres.Segments) > 0 {
+		st.discSeq++
+	}
+	st.expireListed(now)
+	st.pres, st.joins, st.status = manifest.Presentation{}, false, waiting
+}
+
+func (st *state) expireListed(now time.Time) {
 	for _, s := range st.pres.Segments {
 		st.expire(s, now.Add(st.pres.Window))
 	}
-	if n := len(st.pres.Segments); n > 0 {
-		st.discSeq++
-	}
-	st.pres, st.joins, st.status = manifest.Presentation{}, false, waiting
+	st.pres.Segments = nil
 }
 
 // continueTail lists what a predecessor made public.
@@ -250,6 +259,14 @@ func (o *Origin) list(st *state, run *runState, local uint64, infos []segmentInf
 	entries = append(entries, entry{segment: &seg, broadcast: st.placement.Broadcast,
 		epoch: run.start.ID.Epoch, window: st.pres.Window})
 	unchecked, err := o.record(st, entries...)
+	if conflict := (conflictError{}); errors.As(err, &conflict) {
+		// Others listed numbers that we took for free: go on above them, with
+		// nothing older listed.
+		st.log.Warn("the tail is ahead of us", "number", seg.Number, "tail", conflict.last)
+		st.expireListed(now)
+		seg.Number, seg.Discontinuity, seg.DiscSeq = conflict.last+1, true, max(seg.DiscSeq, conflict.disc)+1
+		unchecked, err = o.record(st, entries[len(entries)-1])
+	}
 	if err != nil {
 		return fmt.Errorf("listing number %d: %w", seg.Number, err)
 	}

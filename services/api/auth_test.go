@@ -113,6 +113,31 @@ func TestEmptyTokensOpenNothing(t *testing.T) {
 	}
 }
 
+// TestDocumentHasNoEmptyValue catches a comma in an unquoted description, which
+// YAML's flow style reads as another key.
+func TestDocumentHasNoEmptyValue(t *testing.T) {
+	var doc any
+	if err := yaml.Unmarshal(openAPI, &doc); err != nil {
+		t.Fatal(err)
+	}
+	var walk func(at string, v any)
+	walk = func(at string, v any) {
+		switch v := v.(type) {
+		case nil:
+			t.Errorf("%s has no value", at)
+		case map[string]any:
+			for key, inner := range v {
+				walk(at+"/"+key, inner)
+			}
+		case []any:
+			for _, inner := range v {
+				walk(at+"[]", inner)
+			}
+		}
+	}
+	walk("", doc)
+}
+
 // TestRouterMatchesTheDocument keeps openapi.yaml and the routes the same.
 func TestRouterMatchesTheDocument(t *testing.T) {
 	var doc struct {

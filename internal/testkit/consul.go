@@ -1,7 +1,6 @@
 package testkit
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -9,8 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -21,33 +18,25 @@ type Consul struct {
 	HTTPAddr string // host:port of the HTTP API
 	DNSAddr  string // host:port of DNS, UDP and TCP
 
-	t      *testing.T
+	t      testing.TB
 	binary string
 	config string
-	log    *consulLog
-	cmd    *exec.Cmd
-	done   chan struct{}
+	proc   *Process
 }
 
 // consulDeadline bounds a start: electing a leader takes 1 to 3 s unloaded.
 const consulDeadline = 60 * time.Second
 
 // StartConsul starts Consul (DIONYSIA_CONSUL, else consul on PATH) with DNS
-// answering only for passing instances and serviceTTL as the answers' TTL, and
-// stops it at the test's end. A missing binary fails the test.
-func StartConsul(t *testing.T, serviceTTL time.Duration) *Consul {
+// answering only for passing instances, answers that do not fit marked as
+// truncated, and serviceTTL as the answers' TTL; it is stopped at the test's
+// end.
+func StartConsul(t testing.TB, serviceTTL time.Duration) *Consul {
 	t.Helper()
-	binary := os.Getenv("DIONYSIA_CONSUL")
-	if binary == "" {
-		var err error
-		if binary, err = exec.LookPath("consul"); err != nil {
-			t.Fatalf("consul: set DIONYSIA_CONSUL or put it on PATH: %v", err)
-		}
-	}
-	ports := consulPorts(t, 5)
+	ports := consulPorts(t, 4)
 	c := &Consul{
 		HTTPAddr: loopback(ports[0]), DNSAddr: loopback(ports[1]),
-		t: t, binary: binary, log: &consulLog{},
+		t: t, binary: Part(t, "DIONYSIA_CONSUL", "consul"),
 		config: filepath.Join(t.TempDir(), "consul.json"),
 	}
 	config, err := json.Marshal(map[string]any{
@@ -60,7 +49,7 @@ func StartConsul(t *testing.T, serviceTTL time.Duration) *Consul {
 		"connect": map[string]any{"enabled": false},
 		"dns_config": map[string]any{
 			"only_passing": true, "enable_truncate": true,
-			"service_ttl":  map[string]string{"*": serviceTTL.String()},
+			"service_ttl": map[string]string{"*": serviceTTL.String()},
 		},
 	})
 	if err != nil {
@@ -69,12 +58,6 @@ func StartConsul(t *testing.T, serviceTTL time.Duration) *Consul {
 	if err := os.WriteFile(c.config, config, 0o600); err != nil {
 		t.Fatalf("consul config: %v", err)
 	}
-	t.Cleanup(func() {
-		c.Kill()
-		if t.Failed() {
-			t.Logf("consul said:\n%s", c.log)
-		}
-	})
 	c.Start()
 	return c
 }
@@ -83,44 +66,20 @@ func StartConsul(t *testing.T, serviceTTL time.Duration) *Consul {
 // catalogue, and waits until it has a leader and answers DNS.
 func (c *Consul) Start() {
 	c.t.Helper()
-	c.cmd = exec.Command(c.binary, "agent", "-dev", "-config-file="+c.config)
-	c.cmd.Stdout, c.cmd.Stderr = c.log, c.log
-	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	if err := c.cmd.Start(); err != nil {
-		c.t.Fatalf("starting consul: %v", err)
-	}
-	c.done = make(chan struct{})
-	go func(cmd *exec.Cmd, done chan struct{}) {
-		defer close(done)
-		_ = cmd.Wait()
-	}(c.cmd, c.done)
+	c.proc = StartProcess(c.t, "consul", exec.Command(c.binary, "agent", "-dev", "-config-file="+c.config))
 	client := &http.Client{Timeout: time.Second}
-	deadline := time.Now().Add(consulDeadline)
-	for {
-		err := c.ready(client)
-		if err == nil {
-			return
-		}
+	Eventually(c.t, consulDeadline, "consul", func() error {
 		select {
-		case <-c.done:
-			c.t.Fatalf("consul ended at start: %v", c.cmd.ProcessState)
-		case <-time.After(50 * time.Millisecond):
+		case <-c.proc.Done():
+			c.t.Fatalf("consul ended at start: %v", c.proc.Err())
+		default:
 		}
-		if time.Now().After(deadline) {
-			c.t.Fatalf("consul not ready after %v: %v", consulDeadline, err)
-		}
-	}
+		return c.ready(client)
+	})
 }
 
 // Kill kills Consul as kill -9 does and waits until it is gone.
-func (c *Consul) Kill() {
-	if c.cmd == nil || c.done == nil {
-		return
-	}
-	_ = c.cmd.Process.Kill()
-	<-c.done
-	c.cmd, c.done = nil, nil
-}
+func (c *Consul) Kill() { c.proc.Kill() }
 
 func (c *Consul) ready(client *http.Client) error {
 	// The node's own entry is in the catalogue only once there is a leader.
@@ -146,7 +105,7 @@ func (c *Consul) ready(client *http.Client) error {
 func loopback(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 
 // consulPorts finds ports that are free for both TCP and UDP.
-func consulPorts(t *testing.T, n int) []int {
+func consulPorts(t testing.TB, n int) []int {
 	t.Helper()
 	var ports []int
 	for len(ports) < n {
@@ -163,22 +122,4 @@ func consulPorts(t *testing.T, n int) []int {
 		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
 	}
 	return ports
-}
-
-// consulLog keeps what Consul said.
-type consulLog struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *consulLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-func (l *consulLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
 }

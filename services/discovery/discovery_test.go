@@ -17,20 +17,9 @@ import (
 
 const deadline = 30 * time.Second
 
-// eventually waits until f returns nil.
-func eventually(t *testing.T, what string, f func() error) {
+func eventually(t *testing.T, what string, check func() error) {
 	t.Helper()
-	end := time.Now().Add(deadline)
-	for {
-		err := f()
-		if err == nil {
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatalf("%s: not within %v: %v", what, deadline, err)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
+	testkit.Eventually(t, deadline, what, check)
 }
 
 func register(t *testing.T, c *testkit.Consul, id, address string, port int, ready func(context.Context) error) *discovery.Registrar {

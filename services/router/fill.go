@@ -1,0 +1,143 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+)
+
+const (
+	// fillChunk is how much of a filling segment readers get at once.
+	fillChunk = 128 << 10
+	// fillTimeout bounds one fill, stallTimeout the wait for its next bytes.
+	fillTimeout  = 60 * time.Second
+	stallTimeout = 10 * time.Second
+)
+
+// fetchSegment returns the segment of t for reading, filled or filling; the
+// caller releases it. All that ask while it fills share one upstream request,
+// which goes on when they leave.
+func (r *Router) fetchSegment(st *streamState, t target) (*object, error) {
+	o, started, err := r.cache.open(t.path, st, time.Now())
+	if err != nil {
+		r.metrics.cache.missing.Inc()
+		return nil, err
+	}
+	if !started {
+		r.metrics.cache.shared.Inc()
+		return o, nil
+	}
+	r.metrics.cache.filled.Inc()
+	r.goes.Go(func() {
+		err := r.fill(o, st, t)
+		r.metrics.upstream(kindSegment, err)
+		if err == nil {
+			o.finish(nil)
+			r.cache.filled(o)
+			return
+		}
+		var until time.Time
+		if isMissing(err) {
+			until = time.Now().Add(r.cfg.NegativeTTL)
+		}
+		r.cache.failed(o, err, until)
+		o.finish(err)
+		if until.IsZero() {
+			r.log.Debug("segment not fetched", "path", t.path, "error", err)
+		}
+	})
+	return o, nil
+}
+
+// fill fetches o from the origin of its epoch. A route that does not know that
+// epoch yet, or an origin that says 410, is looked up anew, once.
+func (r *Router) fill(o *object, st *streamState, t target) error {
+	ctx, cancel := context.WithTimeout(r.ctx, fillTimeout)
+	defer cancel()
+	route, err := r.routeOf(ctx, st)
+	for try := 0; ; try++ {
+		if err != nil {
+			return err
+		}
+		origin, ok := originOf(route, t.run.Epoch)
+		switch {
+		case ok:
+			err = r.fillFrom(ctx, o, st, origin)
+			if try > 0 || !errors.Is(err, statusError(http.StatusGone)) {
+				return err
+			}
+		case try > 0 || t.run.Epoch < route.Epoch:
+			return errGone
+		}
+		route, err = r.refreshRoute(ctx, st)
+	}
+}
+
+func (r *Router) fillFrom(ctx context.Context, o *object, st *streamState, origin string) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	resp, err := r.ask(ctx, origin, o.path, st.epoch.Load())
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		drain(resp)
+		return fmt.Errorf("segment %s: %w", o.path, statusError(resp.StatusCode))
+	}
+	size := resp.ContentLength
+	if size > r.cfg.MaxObjectBytes {
+		return fmt.Errorf("segment %s: %d bytes are over the limit of %d", o.path, size, r.cfg.MaxObjectBytes)
+	}
+	if size >= 0 {
+		if err := r.cache.reserve(o, size); err != nil {
+			return fmt.Errorf("segment %s of %d bytes: %w", o.path, size, err)
+		}
+	}
+	ctype := resp.Header.Get("Content-Type")
+	if ctype == "" {
+		ctype = "video/mp4"
+	}
+	o.begin(size, ctype)
+	stalled := time.AfterFunc(stallTimeout, cancel)
+	defer stalled.Stop()
+	return r.copyBody(o, resp.Body, size, stalled)
+}
+
+// copyBody reads the body into o until it has ended.
+func (r *Router) copyBody(o *object, body io.Reader, size int64, stalled *time.Timer) error {
+	var total int64
+	for size < 0 || total < size {
+		if size < 0 {
+			// Of unknown length: room is made as it comes. Growing by doubling
+			// needs up to three times the bytes for a moment.
+			if total+fillChunk > r.cfg.MaxObjectBytes {
+				return fmt.Errorf("segment %s: over the limit of %d bytes", o.path, r.cfg.MaxObjectBytes)
+			}
+			if need := total + fillChunk - o.reserved; need > 0 {
+				if err := r.cache.reserve(o, need); err != nil {
+					return fmt.Errorf("segment %s: %w", o.path, err)
+				}
+			}
+		}
+		n, err := body.Read(o.space(fillChunk))
+		if n > 0 {
+			total += int64(n)
+			o.advance(n)
+			stalled.Reset(stallTimeout)
+		}
+		if err != nil && (size >= 0 || !errors.Is(err, io.EOF)) {
+			if total == size {
+				break
+			}
+			return fmt.Errorf("reading segment %s after %d of %d bytes: %w", o.path, total, size, err)
+		}
+		if err != nil {
+			break
+		}
+	}
+	return nil
+}

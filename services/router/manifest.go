@@ -1,0 +1,284 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/dionysia-dev/dionysia/services/stream"
+)
+
+const (
+	// maxManifestBytes bounds one manifest: ten minutes of 1 s segments over ten
+	// renditions are well under it.
+	maxManifestBytes = 4 << 20
+	// maxManifests bounds the paths of one stream that are remembered at once.
+	maxManifests = 256
+	// manifestWait is how long a request waits for a newer manifest while there
+	// is an older one to serve.
+	manifestWait = 400 * time.Millisecond
+	// manifestRetry is the pause after an origin failed.
+	manifestRetry = 200 * time.Millisecond
+	// manifestTimeout bounds one fetch, with re-resolving.
+	manifestTimeout = 6 * time.Second
+)
+
+// manifest is one manifest's path: the last good body and the fetch in flight.
+type manifest struct {
+	st   *streamState
+	t    target
+	good atomic.Pointer[manifestBody]
+	// fresh is until when good is served without asking, in unix nanoseconds.
+	fresh atomic.Int64
+
+	mu       sync.Mutex
+	fetching chan struct{} // closed when the fetch in flight has ended
+	err      error         // of the last fetch; nil when it was good
+	retry    time.Time     // with err: not asked again before
+	touched  time.Time
+}
+
+// manifestBody is a manifest as it is served. It never changes.
+type manifestBody struct {
+	body    []byte
+	version version
+	epoch   uint64 // the epoch whose origin was asked
+	ended   bool
+	at      time.Time // when it was asked for
+	header  segmentHeader
+}
+
+// manifest returns the entry of t, or nil when the stream has too many.
+func (st *streamState) manifest(t target, now time.Time) *manifest {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	m := st.manifests[t.path]
+	if m == nil {
+		if len(st.manifests) >= maxManifests {
+			return nil
+		}
+		m = &manifest{st: st, t: t, touched: now}
+		st.manifests[t.path] = m
+	}
+	return m
+}
+
+// sweepManifests forgets paths that never had a good body.
+func (st *streamState) sweepManifests(now time.Time) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	for path, m := range st.manifests {
+		m.mu.Lock()
+		if m.good.Load() == nil && m.fetching == nil && now.Sub(m.touched) > keepAbsent {
+			delete(st.manifests, path)
+		}
+		m.mu.Unlock()
+	}
+}
+
+// serveable returns a body to serve now, and whether it is a stale one; or why
+// there is none. It waits for the origin no longer than a player would bear.
+func (r *Router) serveable(ctx context.Context, m *manifest) (body *manifestBody, stale bool, err error) {
+	if now := time.Now().UnixNano(); now < m.fresh.Load() {
+		return m.good.Load(), false, nil
+	}
+	err = r.fetchManifest(ctx, m)
+	good := m.good.Load()
+	switch {
+	case good != nil && err == nil:
+		return good, false, nil
+	case good != nil && r.mayServe(m.st, good, err):
+		return good, true, nil
+	case err == nil:
+		err = errNotLive
+	}
+	return nil, false, err
+}
+
+// mayServe reports whether a last good manifest is still the truth about the
+// stream, given why there is no newer one.
+func (r *Router) mayServe(st *streamState, good *manifestBody, why error) bool {
+	if errors.Is(why, stream.ErrNotFound) {
+		return false
+	}
+	rs := st.route.Load()
+	if rs == nil || !rs.found || rs.stale {
+		return true
+	}
+	switch {
+	case !rs.route.Live:
+		// Over: what was public stays fetchable for the window.
+		return time.Since(good.at) <= windowOf(rs.route)
+	case good.ended:
+		// A later broadcast has begun; this is the end of the one before.
+		return rs.route.Epoch <= good.epoch
+	default:
+		return true
+	}
+}
+
+func windowOf(route stream.Route) time.Duration {
+	return max(route.Window.Duration(), stream.MinWindow)
+}
+
+// fetchManifest makes m's body fresh, or returns why it could not be. All that
+// ask at once share one fetch, which goes on when they leave.
+func (r *Router) fetchManifest(ctx context.Context, m *manifest) error {
+	m.mu.Lock()
+	now := time.Now()
+	m.touched = now
+	if m.fetching == nil {
+		if now.UnixNano() < m.fresh.Load() {
+			m.mu.Unlock()
+			return nil
+		}
+		if m.err != nil && now.Before(m.retry) {
+			defer m.mu.Unlock()
+			return m.err
+		}
+		done := make(chan struct{})
+		m.fetching = done
+		r.goes.Go(func() { r.runFetch(m, done) })
+	}
+	done := m.fetching
+	m.mu.Unlock()
+
+	var slow <-chan time.Time
+	if m.good.Load() != nil {
+		t := time.NewTimer(manifestWait)
+		defer t.Stop()
+		slow = t.C
+	}
+	select {
+	case <-done:
+	case <-slow:
+		return errSlow
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.err
+}
+
+// runFetch does one fetch and notes its outcome.
+func (r *Router) runFetch(m *manifest, done chan struct{}) {
+	ctx, cancel := context.WithTimeout(r.ctx, manifestTimeout)
+	defer cancel()
+	asked := time.Now()
+	body, err := r.askManifest(ctx, m)
+	if err == nil {
+		err = r.accept(m, body)
+	}
+	r.metrics.upstream(m.t.kind, err)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.err = err
+	if err == nil {
+		m.fresh.Store(asked.Add(r.cfg.ManifestTTL).UnixNano())
+	} else {
+		pause := manifestRetry
+		if isMissing(err) {
+			pause = r.cfg.NegativeTTL
+		}
+		m.retry = time.Now().Add(pause)
+	}
+	m.fetching = nil
+	close(done)
+}
+
+// accept makes body the one to serve unless a newer one was served already.
+func (r *Router) accept(m *manifest, body *manifestBody) error {
+	if highest := m.st.epoch.Load(); body.epoch < highest {
+		r.metrics.rejected.WithLabelValues("fenced").Inc()
+		return fmt.Errorf("manifest of epoch %d: %w", body.epoch, stream.ErrFenced)
+	}
+	m.st.raise(body.version.run.Epoch)
+	before := m.good.Load()
+	// Past the window nothing that was served is playable: then a stream whose
+	// numbering was lost may begin again.
+	if before != nil && body.version.older(before.version) && body.at.Sub(before.at) < r.windowOf(m.st) {
+		r.metrics.rejected.WithLabelValues("older").Inc()
+		r.log.Warn("origin gave an older manifest than was served before", "path", m.t.path,
+			"given", body.version.number, "served", before.version.number)
+		return fmt.Errorf("manifest %s went back from %d to %d: %w",
+			m.t.path, before.version.number, body.version.number, stream.ErrConflict)
+	}
+	m.good.Store(body)
+	return nil
+}
+
+func (r *Router) windowOf(st *streamState) time.Duration {
+	if rs := st.route.Load(); rs != nil && rs.found {
+		return windowOf(rs.route)
+	}
+	return stream.DefaultWindow
+}
+
+// askManifest fetches m from the origin that has the highest epoch; when that
+// one is fenced, it looks for its successor once.
+func (r *Router) askManifest(ctx context.Context, m *manifest) (*manifestBody, error) {
+	route, err := r.routeOf(ctx, m.st)
+	for try := 0; ; try++ {
+		if err != nil {
+			return nil, err
+		}
+		if !route.Live && !route.Ended {
+			return nil, errNotLive
+		}
+		epoch := max(route.Epoch, m.st.epoch.Load())
+		origin, ok := originOf(route, epoch)
+		if !ok {
+			return nil, fmt.Errorf("stream %s epoch %d: %w", m.st.id, epoch, errNoAsk)
+		}
+		body, err := r.askManifestOf(ctx, m, origin, epoch)
+		if try > 0 || !errors.Is(err, statusError(http.StatusGone)) {
+			return body, err
+		}
+		route, err = r.refreshRoute(ctx, m.st)
+	}
+}
+
+func (r *Router) askManifestOf(ctx context.Context, m *manifest, origin string, epoch uint64) (*manifestBody, error) {
+	asked := time.Now()
+	resp, err := r.ask(ctx, origin, m.t.path, epoch)
+	if err != nil {
+		return nil, err
+	}
+	defer drain(resp)
+	if resp.StatusCode != http.StatusOK {
+		m.st.raise(epochOf(resp.Header))
+		return nil, fmt.Errorf("manifest %s: %w", m.t.path, statusError(resp.StatusCode))
+	}
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxManifestBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading manifest %s: %w", m.t.path, err)
+	}
+	if len(data) == 0 || len(data) > maxManifestBytes || !isManifest(m.t.kind, data) {
+		return nil, fmt.Errorf("manifest %s: %d bytes that are not a whole manifest", m.t.path, len(data))
+	}
+	ctype := "application/vnd.apple.mpegurl"
+	if m.t.kind == kindDASH {
+		ctype = "application/dash+xml"
+	}
+	return &manifestBody{
+		body: data, version: versionOf(resp.Header.Get(headerVersion), data),
+		epoch: epoch, ended: isEnded(m.t.kind, data), at: asked,
+		header: segmentHeader{
+			contentType:   []string{ctype},
+			contentLength: []string{strconv.Itoa(len(data))},
+			etag:          []string{bodyTag(data)},
+		},
+	}, nil
+}
+
+// isMissing reports whether an origin said that it has no such thing.
+func isMissing(err error) bool {
+	return errors.Is(err, statusError(http.StatusNotFound)) || errors.Is(err, errGone)
+}

@@ -1,0 +1,117 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// Headers between routers and origins.
+const (
+	// headerEpoch carries the highest epoch that a router knows of the stream:
+	// an origin with a lower one fences itself.
+	headerEpoch = "Dionysia-Epoch"
+	// headerVersion is <epoch>.<run>.<last public number> on a manifest.
+	headerVersion = "Dionysia-Version"
+	// headerStale is the age in whole seconds of a last good manifest that is
+	// served because no newer one could be had.
+	headerStale = "Dionysia-Stale"
+)
+
+// Errors of asking an origin; statusError is any other.
+var (
+	errNotLive = errors.New("stream is not live")
+	errNoAsk   = errors.New("no origin of the highest epoch is known")
+	errGone    = errors.New("no such segment")
+	errSlow    = errors.New("origin is slow to answer")
+)
+
+// statusError is an origin's answer that is neither 200 nor a failure to answer.
+type statusError int
+
+func (e statusError) Error() string { return "origin answered " + strconv.Itoa(int(e)) }
+
+const (
+	dialTimeout = time.Second
+	// idleConns per origin: beyond so many concurrent fills connections are
+	// opened and closed.
+	idleConns = 64
+	maxConns  = 512
+)
+
+func newTransport(cfg Config) *http.Transport {
+	return &http.Transport{
+		DialContext:           (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext,
+		ResponseHeaderTimeout: cfg.OriginTimeout,
+		MaxIdleConnsPerHost:   idleConns,
+		MaxConnsPerHost:       maxConns,
+		IdleConnTimeout:       60 * time.Second,
+		DisableCompression:    true,
+		ReadBufferSize:        64 << 10,
+	}
+}
+
+// ask sends a GET for path to the origin, at each of its addresses until one
+// answers; when none does, DNS is asked again, once, for it may have moved. The
+// caller closes the body. Redirects are answers, never followed.
+func (r *Router) ask(ctx context.Context, origin, path string, epoch uint64) (*http.Response, error) {
+	tried, err := r.deps.Resolver.Lookup(ctx, origin)
+	if err != nil {
+		return nil, fmt.Errorf("resolving origin %s: %w", origin, err)
+	}
+	resp, err := r.askEach(ctx, tried, origin, path, epoch)
+	if err == nil || ctx.Err() != nil {
+		return resp, err
+	}
+	moved, lookupErr := r.deps.Resolver.Lookup(ctx, origin)
+	if lookupErr != nil || slices.Equal(moved, tried) {
+		return nil, err
+	}
+	return r.askEach(ctx, moved, origin, path, epoch)
+}
+
+func (r *Router) askEach(ctx context.Context, addrs []string, origin, path string, epoch uint64) (*http.Response, error) {
+	err := fmt.Errorf("origin %s has no address", origin)
+	for _, addr := range addrs {
+		var req *http.Request
+		req, err = http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+path, nil)
+		if err != nil {
+			return nil, fmt.Errorf("asking origin %s: %w", origin, err)
+		}
+		req.Header[headerEpoch] = []string{strconv.FormatUint(epoch, 10)}
+		req.Header["User-Agent"] = []string{"dionysia-router"}
+		var resp *http.Response
+		resp, err = r.transport.RoundTrip(req)
+		if err == nil {
+			return resp, nil
+		}
+		err = fmt.Errorf("asking origin %s at %s: %w", origin, addr, err)
+		if ctx.Err() != nil {
+			break
+		}
+		r.deps.Resolver.Failed(origin)
+	}
+	return nil, err
+}
+
+// drain reads a little of an unwanted body so that the connection can be used
+// again.
+func drain(resp *http.Response) {
+	_, _ = io.CopyN(io.Discard, resp.Body, 4<<10)
+	_ = resp.Body.Close()
+}
+
+// epochOf reads the epoch that an origin says is higher than its own.
+func epochOf(h http.Header) uint64 {
+	n, err := strconv.ParseUint(h.Get(headerEpoch), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}

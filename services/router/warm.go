@@ -1,0 +1,199 @@
+package router
+
+import (
+	"bufio"
+	"bytes"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// While a stream is watched, its router keeps the live window in memory: all
+// its playlists, the DASH manifest, and each segment that they list, of every
+// rendition, asked for or not. So a player that changes rendition while the
+// origin is away, and one that comes new, find what was public.
+//
+//	idle ──manifest served──▶ warming ──watchedFor without a request──▶ idle
+//
+// The first round takes the segments within hold_back of the live edge (twice,
+// for players that lag); every later one those newly listed. Each is asked for
+// once: what the byte limit evicts is not fetched again but by a viewer.
+const (
+	warmEvery = time.Second
+	// watchedFor is how long after the last request a stream counts as watched.
+	watchedFor = 15 * time.Second
+	// prefetches at once, over all streams.
+	prefetches = 8
+)
+
+// warmer is the state of one stream's warm loop.
+type warmer struct {
+	r    *Router
+	st   *streamState
+	done map[string]struct{} // segments listed in the last round; nil: none was
+}
+
+// keepWarm starts st's warm loop unless it runs.
+func (r *Router) keepWarm(st *streamState) {
+	if r.cfg.NoPrefetch || st.warming.Load() || !st.warming.CompareAndSwap(false, true) {
+		return
+	}
+	r.goes.Go(func() {
+		defer st.warming.Store(false)
+		r.watched.Add(1)
+		defer r.watched.Add(-1)
+		w := &warmer{r: r, st: st}
+		for time.Since(time.Unix(0, st.used.Load())) < watchedFor {
+			w.round()
+			if !r.pause(warmEvery) {
+				return
+			}
+		}
+	})
+}
+
+// round refreshes the stream's manifests and fetches what they newly list.
+func (w *warmer) round() {
+	base := livePrefix + w.st.id + "/"
+	listed := map[string]struct{}{}
+	for _, path := range w.playlists(base) {
+		body := w.get(path)
+		if body == nil {
+			continue
+		}
+		uris := playlistURIs(path, body.body)
+		for _, segment := range w.worth(body, uris) {
+			if _, asked := w.done[segment]; !asked {
+				w.prefetch(segment)
+			}
+		}
+		for _, segment := range uris {
+			listed[segment] = struct{}{}
+		}
+	}
+	w.get(base + manifestFile)
+	if len(listed) > 0 {
+		w.done = listed
+	}
+}
+
+// playlists returns the paths of the media playlists that the master lists.
+func (w *warmer) playlists(base string) []string {
+	master := w.get(base + masterFile)
+	if master == nil {
+		return nil
+	}
+	return playlistURIs(base+masterFile, master.body)
+}
+
+// get returns the manifest at path, fresh if that can be had, or nil.
+func (w *warmer) get(path string) *manifestBody {
+	t, err := parsePath(path)
+	if err != nil || t.stream != w.st.id || t.kind == kindSegment {
+		return nil
+	}
+	m := w.st.manifest(t, time.Now())
+	if m == nil {
+		return nil
+	}
+	if time.Now().UnixNano() >= m.fresh.Load() {
+		// What can't be had is fetched again next round.
+		_ = w.r.fetchManifest(w.r.ctx, m)
+	}
+	return m.good.Load()
+}
+
+// worth leaves out, in the first round, what lies too far back from the live
+// edge for players to ask for it.
+func (w *warmer) worth(body *manifestBody, uris []string) []string {
+	if w.done != nil {
+		return uris
+	}
+	back := 2 * defaultBack
+	if rs := w.st.route.Load(); rs != nil && rs.found && rs.route.HoldBack > 0 {
+		back = 2 * int(rs.route.HoldBack)
+	}
+	// Init segments are few; media segments are 1 s or longer.
+	keep := back / max(1, int(targetDuration(body.body)))
+	var media int
+	for i := len(uris) - 1; i >= 0; i-- {
+		if strings.HasSuffix(uris[i], segmentExt) {
+			if media++; media > keep {
+				return append(initsOf(uris[:i+1]), uris[i+1:]...)
+			}
+		}
+	}
+	return uris
+}
+
+const defaultBack = 12 // seconds, stream.DefaultHoldBack
+
+func initsOf(uris []string) []string {
+	var inits []string
+	for _, uri := range uris {
+		if strings.HasSuffix(uri, initFile) {
+			inits = append(inits, uri)
+		}
+	}
+	return inits
+}
+
+// prefetch fetches a segment in the background.
+func (w *warmer) prefetch(path string) {
+	t, err := parsePath(path)
+	if err != nil || t.stream != w.st.id || t.kind != kindSegment || w.r.cache.has(path, time.Now()) {
+		return
+	}
+	select {
+	case w.r.prefetching <- struct{}{}:
+	case <-w.r.ctx.Done():
+		return
+	}
+	w.r.goes.Go(func() {
+		defer func() { <-w.r.prefetching }()
+		o, err := w.r.fetchSegment(w.st, t)
+		if err != nil {
+			return
+		}
+		defer w.r.cache.release(o)
+		_ = waitWhole(w.r.ctx, o)
+	})
+}
+
+// playlistURIs returns the absolute paths of all that a playlist refers to: its
+// URI lines and URI attributes, in order, without repeats in a row.
+func playlistURIs(at string, body []byte) []string {
+	base := &url.URL{Path: at}
+	var uris []string
+	lines := bufio.NewScanner(bytes.NewReader(body))
+	for lines.Scan() {
+		line := strings.TrimSpace(lines.Text())
+		if strings.HasPrefix(line, "#") {
+			_, rest, ok := strings.Cut(line, `URI="`)
+			if !ok {
+				continue
+			}
+			line, _, _ = strings.Cut(rest, `"`)
+		}
+		ref, err := url.Parse(line)
+		if line == "" || err != nil || ref.Host != "" {
+			continue
+		}
+		uris = append(uris, base.ResolveReference(ref).Path)
+	}
+	return uris
+}
+
+// targetDuration reads EXT-X-TARGETDURATION in seconds, 1 when there is none.
+func targetDuration(body []byte) float64 {
+	var d float64
+	if _, rest, ok := bytes.Cut(body, []byte("#EXT-X-TARGETDURATION:")); ok {
+		for _, c := range rest {
+			if c < '0' || c > '9' {
+				break
+			}
+			d = d*10 + float64(c-'0')
+		}
+	}
+	return max(d, 1)
+}

@@ -1,0 +1,5 @@
+'use strict';
+document.getElementById('go').addEventListener('submit', (event) => {
+  event.preventDefault();
+  location.href = '/watch/' + encodeURIComponent(document.getElementById('stream').value);
+});

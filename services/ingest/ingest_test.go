@@ -19,20 +19,26 @@ import (
 
 // TestPublish shows each way to publish that docs/ingest.md names.
 func TestPublish(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	p := r.mtx.Ports
 	at := func(port int) string { return r.mtx.Addr(port) }
-	for _, c := range []struct{ name, url, protocol string }{
-		{"rtmp, key in the query", "rtmp://" + at(p.RTMP) + "/live/demo?key=sesame", "rtmp"},
-		{"rtmp, key as the password", "rtmp://" + at(p.RTMP) + "/live/demo?user=me&pass=sesame", "rtmp"},
-		{"rtsp, key in the query", "rtsp://" + at(p.RTSP) + "/live/demo?key=sesame", "rtsp"},
-		{"rtsp, key as the password", "rtsp://me:sesame@" + at(p.RTSP) + "/live/demo", "rtsp"},
-		{"srt, key in the stream id", "srt://" + at(p.SRT) + "?streamid=publish:live/demo:key=sesame&pkt_size=1316", "srt"},
-		{"srt, key as the password", "srt://" + at(p.SRT) + "?streamid=publish:live/demo:me:sesame&pkt_size=1316", "srt"},
-		{"srt, standard stream id", "srt://" + at(p.SRT) + "?streamid=#!::m=publish,r=live/demo,s=sesame&pkt_size=1316", "srt"},
+	for _, c := range []struct {
+		name, url, protocol string
+		more                []string
+	}{
+		{"rtmp, key in the query", "rtmp://" + at(p.RTMP) + "/live/demo?key=sesame", "rtmp", nil},
+		{"rtmp, as OBS has it: a server and a stream key", "rtmp://" + at(p.RTMP), "rtmp",
+			[]string{"-rtmp_app", "live", "-rtmp_playpath", "demo?key=sesame"}},
+		{"rtmp, key as the password", "rtmp://" + at(p.RTMP) + "/live/demo?user=me&pass=sesame", "rtmp", nil},
+		{"rtsp, key in the query", "rtsp://" + at(p.RTSP) + "/live/demo?key=sesame", "rtsp", nil},
+		{"rtsp, key as the password", "rtsp://me:sesame@" + at(p.RTSP) + "/live/demo", "rtsp", nil},
+		{"srt, key in the stream id", "srt://" + at(p.SRT) + "?streamid=publish:live/demo:key=sesame&pkt_size=1316", "srt", nil},
+		{"srt, key as the password", "srt://" + at(p.SRT) + "?streamid=publish:live/demo:me:sesame&pkt_size=1316", "srt", nil},
+		{"srt, standard stream id", "srt://" + at(p.SRT) + "?streamid=#!::m=publish,r=live/demo,s=sesame&pkt_size=1316", "srt", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			pub := r.push(c.url)
+			pub := r.push(c.url, c.more...)
 			got := r.live("demo")
 			if got.Protocol != c.protocol || !strings.HasPrefix(got.Remote, "127.0.0.1") {
 				t.Errorf("reported %+v, want protocol %s from 127.0.0.1", got, c.protocol)
@@ -83,8 +89,9 @@ func scrape(t *testing.T, a *Agent) string {
 }
 
 func TestRefused(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
-	r.api.disabled["other"] = true
+	r.api.set(func() { r.api.disabled["other"] = true })
 	p := r.mtx.Ports
 	rtmp, rtsp, srt := "rtmp://"+r.mtx.Addr(p.RTMP), "rtsp://"+r.mtx.Addr(p.RTSP), "srt://"+r.mtx.Addr(p.SRT)
 	for _, c := range []struct{ name, url, reason string }{
@@ -101,8 +108,10 @@ func TestRefused(t *testing.T) {
 		{"path of a rendition", rtmp + "/live/demo/720p?key=sesame", reasonPath},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r.log.b.Reset()
-			r.agent.quiet.said = map[string]time.Time{}
+			r.log.reset()
+			r.agent.quiet.mu.Lock()
+			clear(r.agent.quiet.said) // each is to be said again
+			r.agent.quiet.mu.Unlock()
 			r.refused(r.push(c.url), c.reason)
 			if out := scrape(t, r.agent); !strings.Contains(out, `publish_refused_total{reason="`+c.reason+`"}`) {
 				t.Errorf("not counted:\n%s", out)
@@ -118,6 +127,7 @@ func TestRefused(t *testing.T) {
 }
 
 func TestSecondPublisherRefusedAndTakeover(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	first := r.push(r.rtmp("demo", "sesame"))
 	a := r.live("demo")
@@ -173,7 +183,22 @@ func TestSecondPublisherRefusedAndTakeover(t *testing.T) {
 	}
 }
 
+func TestRTSPOverUDPIsOff(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	p := r.push("rtsp://"+r.mtx.Addr(r.mtx.Ports.RTSP)+"/live/demo?key=sesame", "-rtsp_transport", "udp")
+	select {
+	case <-p.Done():
+	case <-time.After(wait):
+		t.Fatal("it publishes")
+	}
+	if out := p.Output(); !strings.Contains(out, "461") {
+		t.Errorf("want 461:\n%s", out)
+	}
+}
+
 func TestKick(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	p := r.mtx.Ports
 	for _, url := range []string{
@@ -202,6 +227,7 @@ func TestKick(t *testing.T) {
 }
 
 func TestAPIAway(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	pub := r.push(r.rtmp("demo", "sesame"))
 	r.live("demo")
@@ -276,6 +302,7 @@ func get(t *testing.T, url string) (int, string) {
 }
 
 func TestAgentRestart(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.push(r.rtmp("demo", "sesame"))
 	a := r.live("demo")
@@ -289,6 +316,7 @@ func TestAgentRestart(t *testing.T) {
 }
 
 func TestMediaMTXRestart(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.push(r.rtmp("demo", "sesame"))
 	a := r.live("demo")
@@ -310,6 +338,7 @@ func TestMediaMTXRestart(t *testing.T) {
 }
 
 func TestRead(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.push(r.rtmp("demo", "sesame"))
 	r.live("demo")
@@ -342,6 +371,7 @@ func TestRead(t *testing.T) {
 // TestGarbage shows that nonsense on the ports, or nothing, harms nobody who
 // is live, and is closed.
 func TestGarbage(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(p *MediaMTXParams) { p.ReadTimeout = 4 * time.Second })
 	r.push(r.rtmp("demo", "sesame"))
 	a := r.live("demo")
@@ -384,6 +414,7 @@ func TestGarbage(t *testing.T) {
 // TestNeverSends shows that a publisher that was let in and sends nothing does
 // not hold its stream.
 func TestNeverSends(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	c, err := net.Dial("tcp", r.mtx.Addr(r.mtx.Ports.RTSP))
 	if err != nil {

@@ -69,7 +69,7 @@ type fakeClaim struct {
 func newFakeAPI(t *testing.T) *fakeAPI {
 	f := &fakeAPI{keys: map[string]string{"demo": "sesame", "other": "open"}, disabled: map[string]bool{}, claims: map[string]fakeClaim{}}
 	f.Server = httptest.NewServer(http.HandlerFunc(f.serve))
-	t.Cleanup(func() { f.CloseClientConnections(); f.Server.Close() })
+	t.Cleanup(func() { f.CloseClientConnections(); f.Close() })
 	return f
 }
 
@@ -196,6 +196,12 @@ func (l *logTee) Write(p []byte) (int, error) {
 	return l.b.Write(p)
 }
 
+func (l *logTee) reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.b.Reset()
+}
+
 func (l *logTee) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -272,7 +278,7 @@ func (r *rig) stop(a *Agent) {
 }
 
 // push publishes a test picture with sound to a URL until the test ends.
-func (r *rig) push(url string) *testkit.Process {
+func (r *rig) push(url string, more ...string) *testkit.Process {
 	r.t.Helper()
 	args := []string{"-nostdin", "-loglevel", "warning", "-re",
 		"-f", "lavfi", "-i", "testsrc2=size=320x180:rate=30", "-f", "lavfi", "-i", "sine=sample_rate=48000",
@@ -286,7 +292,7 @@ func (r *rig) push(url string) *testkit.Process {
 	case strings.HasPrefix(url, "srt:"):
 		args = append(args, "-f", "mpegts")
 	}
-	cmd := exec.Command(testkit.Part(r.t, "DIONYSIA_FFMPEG", "ffmpeg"), append(args, url)...)
+	cmd := exec.Command(testkit.Part(r.t, "DIONYSIA_FFMPEG", "ffmpeg"), append(append(args, more...), url)...)
 	return testkit.StartProcess(r.t, "publisher", cmd)
 }
 

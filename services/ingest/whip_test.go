@@ -67,6 +67,7 @@ func browse(t *testing.T, query string) (said chan string, browser *testkit.Proc
 
 // TestWHIP publishes from a browser, with each way to give the key.
 func TestWHIP(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	base := "http://" + r.mtx.Addr(r.mtx.Ports.WebRTC) + "/live/demo/whip"
 	for _, c := range []struct{ name, query string }{

@@ -144,7 +144,7 @@ func (s *PlayerServer) Open(t T, page, src string, query ...string) *Page {
 		"--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
 		"--disable-dev-shm-usage", "--disable-features=MediaRouter,OptimizationHints,Translate", "--disable-extensions",
 		"--disable-background-timer-throttling", "--disable-backgrounding-occluded-windows", "--disable-renderer-backgrounding",
-		"--autoplay-policy=no-user-gesture-required", "--mute-audio", "--use-fake-device-for-media-stream",
+		"--autoplay-policy=no-user-gesture-required", "--mute-audio", "--use-fake-device-for-media-stream=fps=30",
 		"--use-fake-ui-for-media-stream", "--allow-loopback-in-peer-connection", "--no-proxy-server",
 		"--user-data-dir=" + profile, "--remote-debugging-port=0", s.URL + "/" + page + "?" + q.Encode()},
 		WithEnv("HOME="+profile))

@@ -378,3 +378,21 @@ func checkSizes(t T, group []Probed, want [][2]int) {
 		t.Errorf("the run from number %d has the sizes %v, not %v", group[0].Segs[0].Number, got, want)
 	}
 }
+
+// ExpectPresent fails t unless there are at least video and audio tracks that
+// hold packets, each segment of video starting with a keyframe.
+func (w *HLSWatch) ExpectPresent(t T, video, audio int) {
+	t.Helper()
+	count := map[string]map[string]bool{"video": {}, "audio": {}}
+	for _, p := range w.ProbeRuns(t) {
+		count[p.Kind][p.Track.URL] = true
+		for i, k := range p.Segs {
+			if pk := p.segment(i); p.Kind == "video" && (len(pk) == 0 || !pk[0].Key) {
+				t.Errorf("%s: number %d does not start with a keyframe", p, k.Number)
+			}
+		}
+	}
+	if len(count["video"]) < video || len(count["audio"]) < audio {
+		t.Errorf("%d video and %d audio renditions", len(count["video"]), len(count["audio"]))
+	}
+}

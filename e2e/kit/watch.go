@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sync"
 	"time"
 )
 
@@ -23,12 +22,9 @@ type HLSWatch struct {
 	Master Master
 	Dir    string // where segments are kept
 
-	stop chan struct{}
-	done chan struct{}
-
-	mu       sync.Mutex
-	tracks   map[string]*Track
-	problems []string
+	*watcher
+	tracks map[string]*Track
+	inits  map[string]string // URL → file
 }
 
 // Track is what was seen of one media playlist.
@@ -54,7 +50,7 @@ const skew = 3 * time.Second
 // WatchHLS starts watching once the master playlist answers, within limit.
 func WatchHLS(t T, master string, limit time.Duration) *HLSWatch {
 	t.Helper()
-	w := &HLSWatch{Dir: t.TempDir(), stop: make(chan struct{}), done: make(chan struct{}), tracks: map[string]*Track{}}
+	w := &HLSWatch{Dir: t.TempDir(), tracks: map[string]*Track{}, inits: map[string]string{}}
 	Eventually(t, limit, "the master playlist "+master, func() error {
 		m, err := FetchMaster(master)
 		if err != nil {
@@ -66,44 +62,18 @@ func WatchHLS(t T, master string, limit time.Duration) *HLSWatch {
 	for _, v := range w.Master.All() {
 		w.tracks[v.URL] = &Track{Variant: v, Segs: map[uint64]Kept{}}
 	}
-	go w.run()
+	w.watcher = newWatcher()
+	w.run(400*time.Millisecond, func() {
+		for _, v := range w.Master.All() {
+			w.poll(v)
+		}
+		w.compare()
+	})
 	t.Cleanup(w.Close)
 	return w
 }
 
-func (w *HLSWatch) run() {
-	defer close(w.done)
-	inits := map[string]string{}
-	for {
-		for _, v := range w.Master.All() {
-			w.poll(v, inits)
-		}
-		w.compare()
-		select {
-		case <-w.stop:
-			return
-		case <-time.After(400 * time.Millisecond):
-		}
-	}
-}
-
-// Close stops watching.
-func (w *HLSWatch) Close() {
-	select {
-	case <-w.stop:
-	default:
-		close(w.stop)
-	}
-	<-w.done
-}
-
-func (w *HLSWatch) problem(format string, args ...any) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.problems = append(w.problems, time.Now().Format("15:04:05.000 ")+fmt.Sprintf(format, args...))
-}
-
-func (w *HLSWatch) poll(v Variant, inits map[string]string) {
+func (w *HLSWatch) poll(v Variant) {
 	m, err := FetchMedia(v.URL)
 	if err != nil {
 		w.problem("%v", err)
@@ -132,7 +102,7 @@ func (w *HLSWatch) poll(v Variant, inits map[string]string) {
 			}
 			continue
 		}
-		k, err := w.keep(s, inits)
+		k, err := w.keep(s)
 		if err != nil {
 			w.problem("%s: number %d is listed and can't be fetched: %v", v.URL, s.Number, err)
 			continue
@@ -149,16 +119,16 @@ func (w *HLSWatch) poll(v Variant, inits map[string]string) {
 	w.mu.Unlock()
 }
 
-func (w *HLSWatch) keep(s Seg, inits map[string]string) (Kept, error) {
+func (w *HLSWatch) keep(s Seg) (Kept, error) {
 	k := Kept{Seg: s, Listed: time.Now()}
-	if s.Map != "" && inits[s.Map] == "" {
-		f, err := w.save(s.Map, fmt.Sprintf("init%d.mp4", len(inits)))
+	if s.Map != "" && w.inits[s.Map] == "" {
+		f, err := w.save(s.Map, fmt.Sprintf("init%d.mp4", len(w.inits)))
 		if err != nil {
 			return k, err
 		}
-		inits[s.Map] = f
+		w.inits[s.Map] = f
 	}
-	k.Init = inits[s.Map]
+	k.Init = w.inits[s.Map]
 	f, err := w.save(s.URL, fmt.Sprintf("%d-%d.m4s", s.Number, time.Now().UnixNano()))
 	k.File = f
 	return k, err
@@ -218,14 +188,7 @@ func (w *HLSWatch) Problems() []string {
 // ExpectClean fails t for each problem, the first 20 of them.
 func (w *HLSWatch) ExpectClean(t T) {
 	t.Helper()
-	p := w.Problems()
-	for i, s := range p {
-		if i == 20 {
-			t.Errorf("… and %d more", len(p)-i)
-			break
-		}
-		t.Errorf("%s", s)
-	}
+	expectNone(t, w.Problems())
 }
 
 // Tracks returns copies of what was seen, variants first.

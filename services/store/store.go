@@ -117,6 +117,18 @@ func dial(role, url string, timeout time.Duration, log hclog.Logger, m *metrics)
 	return c, nil
 }
 
+// LogTo sends what the Redis client itself has to say to log, at debug: the
+// Store reports what matters. The client's logger is the whole process', so main
+// calls this once, before the first Open.
+func LogTo(log hclog.Logger) { redis.SetLogger(clientLog{log.Named("redis")}) }
+
+type clientLog struct{ log hclog.Logger }
+
+// Printf implements the client's logger.
+func (l clientLog) Printf(_ context.Context, format string, v ...any) {
+	l.log.Debug(fmt.Sprintf(format, v...))
+}
+
 // Close closes the connections.
 func (s *Store) Close() error {
 	err := s.state.Close()

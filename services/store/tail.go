@@ -142,7 +142,9 @@ func (s *Store) LoadTail(ctx context.Context, id string) (stream.Tail, error) {
 	if t.Last == 0 && bound == 0 && t.Broadcast == "" {
 		return stream.Tail{}, missing(redis.Nil, "tail of stream", id)
 	}
-	if t.Last+boundStep < bound {
+	// The bound is raised before the append, so it may be boundStep above the
+	// last; further, or with no last at all, live has forgotten.
+	if t.Last+boundStep < bound || t.Last == 0 {
 		t.Last = bound
 		return t, nil
 	}

@@ -122,12 +122,8 @@ func players(t *testing.T, d *kit.Dev, fps float64) {
 	ffDASH := kit.StartFFPlay(t, d.MPD("picture"), length, length+60*time.Second)
 	hls.WaitStarted(t, aWhile)
 	dash.WaitStarted(t, aWhile)
-	hls.Play(t, length).ExpectSmooth(t, length)
-	r, err := dash.Report()
-	if err != nil || r.Elapsed < length.Seconds() {
-		r = dash.Play(t, length-time.Duration(r.Elapsed*float64(time.Second)))
-	}
-	r.ExpectSmooth(t, length)
+	hls.PlayTotal(t, length).ExpectSmooth(t, length)
+	dash.PlayTotal(t, length).ExpectSmooth(t, length)
 	(<-ffHLS).Expect(t, "ffmpeg HLS", length, fps)
 	(<-ffDASH).Expect(t, "ffmpeg DASH", length, fps)
 }

@@ -214,8 +214,13 @@ func (p *Page) Play(t T, d time.Duration) Report {
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
-	until := r.Elapsed + d.Seconds()
-	return p.WaitFor(t, d+20*time.Second, fmt.Sprintf("goes on for %v", d), func(r Report) bool { return r.Elapsed >= until || r.Ended })
+	return p.PlayTotal(t, d+time.Duration(r.Elapsed*float64(time.Second)))
+}
+
+// PlayTotal waits until the page has been playing for d since its start.
+func (p *Page) PlayTotal(t T, d time.Duration) Report {
+	t.Helper()
+	return p.WaitFor(t, d+20*time.Second, fmt.Sprintf("plays for %v", d), func(r Report) bool { return r.Elapsed >= d.Seconds() || r.Ended })
 }
 
 // String sums the report up.

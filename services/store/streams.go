@@ -80,7 +80,7 @@ func (s *Store) ListStreams(ctx context.Context, after string, limit int) ([]str
 	if after != "" {
 		from = "(" + after
 	}
-	ids, err := s.state.ZRangeByLex(ctx, keyStreams, &redis.ZRangeBy{Min: from, Max: "+", Count: int64(limit) + 1}).Result()
+	ids, err := s.state.ZRangeArgs(ctx, redis.ZRangeArgs{Key: keyStreams, Start: from, Stop: "+", ByLex: true, Count: int64(limit) + 1}).Result()
 	if err != nil {
 		return nil, "", fmt.Errorf("listing streams: %w", err)
 	}

@@ -156,7 +156,7 @@ func New(cfg Config, deps Deps) (*Agent, error) {
 	_, _ = rand.Read(boot) // never fails, see crypto/rand
 	a := &Agent{
 		cfg:          cfg,
-		log:          deps.Logger,
+		log:          deps.Logger.Named("ingest"),
 		reg:          deps.Registry,
 		metrics:      m,
 		mtx:          newMTXClient(cfg.MediaMTXAPI, mediaMTXUser, cfg.Secret.Derive(labelMediaMTX)),

@@ -51,12 +51,14 @@ func (h *health) why() string {
 func (a *Agent) pollLoop(ctx context.Context) {
 	t := time.NewTicker(a.cfg.Poll)
 	defer t.Stop()
+	start := time.Now()
 	for {
 		err := a.poll(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		if a.mtxHealth.set(err, time.Now()) {
+		starting := err != nil && time.Since(start) < healthFor // mediamtx may start after its agent
+		if !starting && a.mtxHealth.set(err, time.Now()) {
 			if err != nil {
 				a.log.Warn("mediamtx does not list its paths", "error", err)
 			} else {

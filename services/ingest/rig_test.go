@@ -250,7 +250,7 @@ func (r *rig) start() {
 	r.t.Helper()
 	r.reg = prometheus.NewRegistry()
 	agent, err := New(r.cfg, Deps{
-		Logger:   hclog.New(&hclog.LoggerOptions{Name: "ingest", Level: hclog.Debug, Output: r.log}),
+		Logger:   hclog.New(&hclog.LoggerOptions{Level: hclog.Debug, Output: r.log}),
 		Registry: r.reg,
 	})
 	if err != nil {

@@ -1,0 +1,214 @@
+// Package gpac builds GPAC's command line for one run. It is pure but for
+// Detect; what differs between versions of GPAC is only here.
+//
+// The shape, one dasher for each rendition so that file names are ours (one
+// dasher for all of them numbers its representations in an unstable order on
+// 1.0.1, and a template for each of its inputs writes freed memory as names):
+//
+//	ffdmx ─┬─ video ─[ffavf framestep]─ ffsws ─ ffenc libx264 ─ dasher ─ <rendition>_init.mp4, <rendition>_<n>.m4s
+//	       └─ audio ─[resample]─ ffenc aac ─ dasher ─ …
+//
+// Measured on 1.0.1: a segment's file is created, written and closed within
+// 1 to 35 ms when it is complete, as one styp, moof and mdat.
+//
+// The 2.x form follows what was measured on a 26.08-DEV build of one dasher for
+// all renditions. 2.x can't be installed on the machines that test this: the
+// form is golden-tested, not run.
+package gpac
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"regexp"
+	"strconv"
+	"time"
+
+	"github.com/dionysia-dev/dionysia/services/stream"
+)
+
+// ErrSpec is wrapped by Build's errors.
+var ErrSpec = errors.New("invalid run")
+
+// Spec is what a run is built from.
+type Spec struct {
+	Version Version
+	// Source is rtmp://host:port/path or rtsp://host:port/path, with an optional
+	// query of one token. RTSP is pulled over TCP.
+	Source string
+	Media  stream.SourceMedia // what the source carries
+	Ladder stream.Ladder
+	// Keep is how long GPAC must leave old segments alone. It deletes them
+	// later, so that a run without an origin can't fill the disk.
+	Keep time.Duration
+}
+
+// Command is a program's arguments and what it needs beside them. It must run in
+// the run's directory: all its files have relative names.
+type Command struct {
+	Args []string
+	// Env is the whole environment but HOME and TMPDIR.
+	Env []string
+}
+
+// The grammars of everything that goes into an argument. They leave out all of
+// GPAC's separators (: = # , @ !), its templates ($), and quotes, spaces and
+// backslashes; in URLs, which end at ":gpac:", ':' and '=' are where they belong.
+var (
+	nameGrammar   = regexp.MustCompile(`^[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?$`)
+	presetGrammar = regexp.MustCompile(`^[a-z]{1,16}$`)
+	urlGrammar    = regexp.MustCompile(`^(rtmp|rtsp)://([A-Za-z0-9.-]{1,253}|\[[0-9a-f:.]{2,45}\])(:[0-9]{1,5})?(/[A-Za-z0-9_-]{1,63}){1,8}(\?token=[A-Za-z0-9._-]{1,2048})?$`)
+)
+
+// Build returns the command of a run. Its error wraps ErrSpec and names the
+// field, not a token.
+func Build(s Spec) (Command, error) {
+	if err := s.check(); err != nil {
+		return Command{}, err
+	}
+	args := []string{"-p=0", "-logs=all@warning:ncl", s.source()}
+	for i, v := range s.Ladder.Video {
+		args = append(args, s.video(i, v)...)
+	}
+	for i, a := range s.Ladder.Audio {
+		args = append(args, s.audio(i, a)...)
+	}
+	for i, v := range s.Ladder.Video {
+		args = append(args, "-o", s.output(v.Name, id("E", i)))
+	}
+	for i, a := range s.Ladder.Audio {
+		args = append(args, "-o", s.output(a.Name, id("B", i)))
+	}
+	return Command{Args: args, Env: []string{"PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8"}}, nil
+}
+
+// id names a filter. No id may be the beginning of another: 1.0.1 matches an
+// SID to every id that begins with it.
+func id(kind string, i int) string { return fmt.Sprintf("%s%02d", kind, i+1) }
+
+func (s Spec) rtsp() bool { return s.Source[:4] == "rtsp" }
+
+// source is the demuxer. On 1.0.1 FPS is set to the source's timescale: its
+// encoder takes 1/FPS as x264's time base and rounds every timestamp down to
+// whole frames of it, which doubles and shifts frames; with the timescale they
+// pass as they are. x264 gets the true rate beside it, for its rate control.
+func (s Spec) source() string {
+	opts := "probesize=5000000:analyzeduration=5000000:fpsprobesize=3"
+	scale := 1000 // RTMP's milliseconds
+	if s.rtsp() {
+		opts = "rtsp_transport=tcp:" + opts
+		scale = 90000
+	}
+	src := "ffdmx:src=" + s.Source + ":gpac:" + opts + ":FID=S"
+	if s.Version.legacy() {
+		src += fmt.Sprintf(":#FPS=%d/1", scale)
+	}
+	return src
+}
+
+func (s Spec) video(i int, v stream.OutVideo) []string {
+	var args []string
+	in := "S#video"
+	if v.FrameStep > 1 {
+		step := id("P", i)
+		args = append(args, fmt.Sprintf("ffavf:SID=%s:FID=%s:f=framestep=%d", in, step, v.FrameStep))
+		in = step
+	}
+	fps := v.FPS
+	if fps.IsZero() {
+		fps = stream.Rate{Num: stream.NominalFPS, Den: int64(max(1, v.FrameStep))}
+	}
+	gops := max(1, math.Round(float64(s.Ladder.Segment)*fps.Float()/float64(v.GOP)))
+	return append(args,
+		fmt.Sprintf("ffsws:osize=%dx%d:SID=%s:FID=%s", v.Width, v.Height, in, id("R", i)),
+		// Keyframes are forced by time, on the segments' own grid, so g is only
+		// an upper bound.
+		fmt.Sprintf("ffenc:c=libx264:b=%d:maxrate=%d:bufsize=%d:fintra=%d/%d:preset=%s:tune=zerolatency:g=%d:bf=0:sc_threshold=0:forced-idr=1:x264-params=fps=%d/%d:SID=%s:FID=%s:#Bitrate=%d",
+			v.Bitrate, v.Bitrate+v.Bitrate/10, 2*v.Bitrate, s.segmentMillis(), 1000*int64(gops), v.Preset, 2*v.GOP,
+			fps.Num, fps.Den, id("R", i), id("E", i), v.Bitrate))
+}
+
+func (s Spec) audio(i int, a stream.OutAudio) []string {
+	var args []string
+	in := "S#audio"
+	if src := s.Media.Audio; src == nil || src.Channels != a.Channels || src.SampleRate != a.SampleRate {
+		in = id("A", i)
+		args = append(args, fmt.Sprintf("resample:ch=%d:sr=%d:SID=S#audio:FID=%s", a.Channels, a.SampleRate, in))
+	}
+	return append(args, fmt.Sprintf("ffenc:c=aac:b=%d:SID=%s:FID=%s:#Bitrate=%d", a.Bitrate, in, id("B", i), a.Bitrate))
+}
+
+// output is a rendition's dasher. tsb bounds what GPAC leaves on disk.
+func (s Spec) output(name, from string) string {
+	ms := s.segmentMillis()
+	// 0.1 µs more, since 1.0.1 rounds segdur × timescale down.
+	return fmt.Sprintf("%s.mpd:gpac:SID=%s:dmode=dynamic:profile=live:segdur=%d.%03d0001:tsb=%d:template=%s_$Number$",
+		name, from, ms/1000, ms%1000, int64(math.Ceil(s.Keep.Seconds())), name)
+}
+
+// segmentMillis is the segments' length in the unit that every timescale holds
+// exactly: a grid that drifts between audio and video would part their numbers.
+func (s Spec) segmentMillis() int64 { return int64(math.Round(float64(s.Ladder.Segment) * 1000)) }
+
+func (s Spec) check() error {
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("%w: %s", ErrSpec, fmt.Sprintf(format, args...))
+	}
+	if s.Version.Major < 1 {
+		return bad("no GPAC version")
+	}
+	if !urlGrammar.MatchString(s.Source) {
+		return bad("source URL has characters or a form that GPAC's command line can't carry")
+	}
+	if s.Keep <= 0 {
+		return bad("keep %s", s.Keep)
+	}
+	if ms := s.segmentMillis(); ms < 200 || ms > 60_000 {
+		return bad("segments of %d ms", ms)
+	}
+	if n := len(s.Ladder.Video) + len(s.Ladder.Audio); n == 0 || n > 32 {
+		return bad("%d renditions", n)
+	}
+	seen := map[string]bool{}
+	name := func(n string) error {
+		if !nameGrammar.MatchString(n) || seen[n] {
+			return bad("rendition name %q", n)
+		}
+		seen[n] = true
+		return nil
+	}
+	for _, v := range s.Ladder.Video {
+		if err := name(v.Name); err != nil {
+			return err
+		}
+		if v.Codec != "h264" || !presetGrammar.MatchString(v.Preset) {
+			return bad("%s: codec %q, preset %q", v.Name, v.Codec, v.Preset)
+		}
+		if v.Width < 2 || v.Height < 2 || v.Width%2+v.Height%2 != 0 || v.GOP < 1 || v.FrameStep < 1 || v.Bitrate < 1 || v.FPS.Num < 0 || v.FPS.Den < 0 {
+			return bad("%s: %dx%d, GOP %d, frame step %d, %d bit/s", v.Name, v.Width, v.Height, v.GOP, v.FrameStep, v.Bitrate)
+		}
+	}
+	for _, a := range s.Ladder.Audio {
+		if err := name(a.Name); err != nil {
+			return err
+		}
+		if a.Codec != "aac" || a.Channels < 1 || a.SampleRate < 1 || a.Bitrate < 1 {
+			return bad("%s: codec %q, %d channels, %d Hz, %d bit/s", a.Name, a.Codec, a.Channels, a.SampleRate, a.Bitrate)
+		}
+	}
+	return nil
+}
+
+var tokenInURL = regexp.MustCompile(`token=[^:&\s"']+`)
+
+// Mask hides read tokens in text that came from GPAC or its command line.
+func Mask(text string) string { return tokenInURL.ReplaceAllString(text, "token=***") }
+
+// Quote renders the command for a log, without tokens.
+func (c Command) String() string {
+	out := "gpac"
+	for _, a := range c.Args {
+		out += " " + strconv.Quote(a)
+	}
+	return Mask(out)
+}

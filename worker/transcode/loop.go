@@ -1,0 +1,343 @@
+package transcode
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/dionysia-dev/dionysia/services/placement"
+	"github.com/dionysia-dev/dionysia/services/stream"
+	"github.com/dionysia-dev/dionysia/worker/gpac"
+	"github.com/dionysia-dev/dionysia/worker/origin"
+)
+
+// loop runs one placement, one GPAC after the other.
+//
+//	           ┌── no publisher: look again ──┐
+//	           ▼                              │
+//	begin → waiting ── can't be transcoded → refused ── look again ─┐
+//	           ▲ │                                                  │
+//	           │ └─ probed → starting → running ── exit, crash, ────┤
+//	           │                                  stall, format     │
+//	           └──────────────── backoff ◀──────────────────────────┘
+//
+// From every state: ending → flushed, listed, closed, released → stopped;
+// fenced → killed → stopped.
+type loop struct {
+	m     *Manager
+	id    string
+	epoch uint64
+	log   hclog.Logger
+	done  chan struct{} // closed when the loop has ended
+	pid   atomic.Int64  // of GPAC; 0 when there is none
+
+	settled     chan struct{} // see Manager.Settled
+	settledOnce sync.Once
+	poke        chan struct{} // the placement changed
+	// ctx ends when the loop must; graceful says whether GPAC may flush.
+	ctx      context.Context
+	cancel   context.CancelFunc
+	graceful atomic.Bool
+
+	mu        sync.Mutex
+	placement stream.Placement
+	state     stream.RunState
+	runs      uint32 // the current or last one
+	restarts  int
+	lastError string
+	ladder    stream.Ladder
+	handle    *origin.RunHandle
+}
+
+func newLoop(m *Manager, p stream.Placement) *loop {
+	l := &loop{m: m, id: p.Stream, epoch: p.Epoch, log: m.log.With("stream", p.Stream, "epoch", p.Epoch),
+		done: make(chan struct{}), settled: make(chan struct{}), poke: make(chan struct{}, 1), placement: p, state: stream.RunWaiting}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
+	return l
+}
+
+// update gives the loop its placement's newest state.
+func (l *loop) update(p stream.Placement) {
+	l.mu.Lock()
+	changed := p.State != l.placement.State || p.Source.Session != l.placement.Source.Session
+	l.placement = p
+	l.mu.Unlock()
+	if changed {
+		select {
+		case l.poke <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (l *loop) current() stream.Placement {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.placement
+}
+
+func (l *loop) ending() bool { return l.current().State == stream.PlacementEnding }
+
+// stop ends the loop without releasing its placement.
+func (l *loop) stop(why string, graceful bool) {
+	if l.ctx.Err() == nil {
+		l.log.Info("stopping", "reason", why)
+	}
+	l.graceful.Store(graceful)
+	l.cancel()
+}
+
+func (l *loop) over() bool { return l.ctx.Err() != nil }
+
+func (l *loop) settle() { l.settledOnce.Do(func() { close(l.settled) }) }
+
+// set changes the state; an empty text leaves the last error as it is.
+func (l *loop) set(s stream.RunState, text string) {
+	l.mu.Lock()
+	changed := l.state != s
+	l.state = s
+	if text != "" {
+		l.lastError = text
+	}
+	l.mu.Unlock()
+	if changed {
+		st := l.status()
+		l.m.wg.Go(func() { l.m.putStatus(st) })
+	}
+}
+
+func (l *loop) status() stream.RunStatus {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := stream.RunStatus{Stream: l.id, Epoch: l.epoch, Run: l.runs, State: l.state, Restarts: l.restarts,
+		LastError: l.lastError, UpdatedAt: time.Now().UTC(), Renditions: []stream.RenditionStatus{}}
+	if l.handle == nil {
+		return s
+	}
+	measured := map[string]origin.RungProgress{}
+	var oldest time.Time
+	for _, p := range l.handle.Progress() {
+		measured[p.Name] = p
+		if oldest.IsZero() || p.LastSegmentAt.Before(oldest) {
+			oldest = p.LastSegmentAt
+		}
+	}
+	for _, v := range l.ladder.Video {
+		s.Renditions = append(s.Renditions, stream.RenditionStatus{Name: v.Name, Codec: v.Codec, Width: v.Width, Height: v.Height,
+			FPS: measured[v.Name].FPS, Bitrate: measured[v.Name].Bitrate})
+	}
+	for _, a := range l.ladder.Audio {
+		s.Renditions = append(s.Renditions, stream.RenditionStatus{Name: a.Name, Codec: a.Codec, Bitrate: measured[a.Name].Bitrate})
+	}
+	if !oldest.IsZero() {
+		l.m.m.age.WithLabelValues(l.id).Set(time.Since(oldest).Seconds())
+	}
+	return s
+}
+
+// run is the loop's goroutine.
+func (l *loop) run(parent context.Context) {
+	stop := context.AfterFunc(parent, func() { l.cancel() })
+	defer stop()
+	defer l.settle()
+	l.log.Info("placement taken", "worker", l.m.cfg.Worker, "device", l.current().Device, "price", l.current().Price)
+	var back backoff
+	for !l.over() && !l.ending() {
+		src, ok := l.findSource()
+		if !ok {
+			continue
+		}
+		end := l.runOnce(src)
+		if l.over() || l.ending() {
+			break
+		}
+		l.m.m.restarts.WithLabelValues(end.reason).Inc()
+		l.mu.Lock()
+		l.restarts++
+		l.mu.Unlock()
+		d := back.next(end)
+		l.log.Warn("run ended", "reason", end.reason, "detail", end.detail, "lived", end.lived.Round(time.Millisecond), "again_in", d)
+		if d > 0 {
+			l.set(stream.RunBackoff, end.detail)
+			l.wait(d)
+		}
+	}
+	if !l.over() {
+		l.finish()
+	}
+	l.set(stream.RunStopped, "")
+}
+
+// wait sleeps until d has passed or the placement changed.
+func (l *loop) wait(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-l.poke:
+	case <-l.ctx.Done():
+	}
+}
+
+// finish brings a placement that is ending to its end: what is whole is public,
+// the playlists are closed, the reservation is returned.
+func (l *loop) finish() {
+	for !l.over() {
+		ctx, cancel := context.WithTimeout(l.ctx, 5*time.Second)
+		err := l.m.origin.End(ctx, l.id, l.epoch)
+		if err == nil {
+			err = l.m.store.Release(ctx, l.id, l.epoch)
+		}
+		cancel()
+		if err == nil || errors.Is(err, stream.ErrFenced) || errors.Is(err, stream.ErrNotFound) || errors.Is(err, stream.ErrConflict) {
+			l.log.Info("placement ended", "error", err)
+			return
+		}
+		l.log.Warn("can't end the placement yet", "error", err)
+		l.wait(time.Second)
+	}
+}
+
+// found is a source that can be transcoded.
+type found struct {
+	source
+	placement stream.Placement
+	ladder    stream.Ladder
+}
+
+// findSource probes once; when there is nothing to run it waits a moment and
+// returns false.
+func (l *loop) findSource() (found, bool) {
+	p := l.current()
+	url, err := l.url(p.Source.RTSP)
+	if err != nil {
+		l.refuse(err.Error())
+		return found{}, false
+	}
+	ctx, cancel := context.WithTimeout(l.ctx, 20*time.Second)
+	defer cancel()
+	src, err := probe(ctx, url, true)
+	if l.over() {
+		return found{}, false
+	}
+	var no refusal
+	switch {
+	case errors.Is(err, errAbsent):
+		l.set(stream.RunWaiting, "")
+		l.wait(l.m.cfg.Poll)
+		return found{}, false
+	case errors.As(err, &no):
+		l.refuse(no.reason)
+		return found{}, false
+	case err != nil:
+		l.set(stream.RunWaiting, err.Error())
+		l.log.Warn("can't probe the source", "error", err)
+		l.wait(l.m.cfg.Poll)
+		return found{}, false
+	}
+	for _, t := range src.ignored {
+		l.m.event(l.id, "run.track_ignored", "warn", t)
+	}
+	ladder, err := p.Profile.Ladder(src.media)
+	if err != nil {
+		l.refuse(err.Error())
+		return found{}, false
+	}
+	if err := l.shrink(placement.Price(ladder, src.media)); err != nil {
+		l.refuse(err.Error())
+		return found{}, false
+	}
+	return found{source: src, placement: p, ladder: ladder}, true
+}
+
+// shrink reserves what the ladder really costs. Without Redis the reservation
+// stays as it is: it is the profile's most.
+func (l *loop) shrink(price int64) error {
+	ctx, cancel := context.WithTimeout(l.ctx, storeTimeout)
+	defer cancel()
+	err := l.m.store.Shrink(ctx, l.id, l.epoch, price)
+	switch {
+	case errors.Is(err, stream.ErrNoRoom):
+		return fmt.Errorf("the source costs %d px/s: %w", price, err)
+	case err != nil:
+		l.log.Warn("can't change the reservation", "price", price, "error", err)
+	}
+	return nil
+}
+
+// refuse says, once for each reason, that the source can't be transcoded. It
+// looks again later: another publisher may come.
+func (l *loop) refuse(reason string) {
+	l.mu.Lock()
+	again := l.state == stream.RunRefused && l.lastError == reason
+	l.mu.Unlock()
+	l.set(stream.RunRefused, reason)
+	if !again {
+		l.log.Warn("source refused", "reason", reason)
+		l.m.event(l.id, "run.refused", "error", reason)
+	}
+	l.settle()
+	l.wait(max(l.m.cfg.Poll, time.Second))
+}
+
+// url adds this worker's read token to a source URL.
+func (l *loop) url(base string) (string, error) {
+	if l.m.cfg.Token == nil || base == "" {
+		return base, nil
+	}
+	_, rest, ok := strings.Cut(base, "://")
+	_, path, ok2 := strings.Cut(rest, "/")
+	if !ok || !ok2 {
+		return "", fmt.Errorf("source URL %q has no path", base)
+	}
+	token, err := l.m.cfg.Token(path)
+	if err != nil {
+		return "", fmt.Errorf("making a read token: %w", err)
+	}
+	return base + "?token=" + token, nil
+}
+
+// pull chooses how GPAC reads the source: RTMP where it carries every track,
+// for its timestamps are the publisher's; RTSP over TCP otherwise.
+func pull(p stream.Placement, media stream.SourceMedia) string {
+	video := media.Video == nil || media.Video.Codec == "h264"
+	audio := media.Audio == nil || media.Audio.Codec == "aac" || media.Audio.Codec == "mp3"
+	if video && audio && p.Source.RTMP != "" {
+		return p.Source.RTMP
+	}
+	return p.Source.RTSP
+}
+
+// prepare makes the run's directory and GPAC's command.
+func (l *loop) prepare(src found, id stream.RunID) (gpac.Command, string, error) {
+	url, err := l.url(pull(src.placement, src.media))
+	if err != nil {
+		return gpac.Command{}, "", err
+	}
+	cmd, err := gpac.Build(gpac.Spec{Version: l.m.cfg.Version, Source: url, Media: src.media, Ladder: src.ladder,
+		Keep: src.placement.Window.Duration() + 2*time.Minute})
+	if err != nil {
+		return gpac.Command{}, "", err
+	}
+	dir := filepath.Join(l.m.cfg.Dir, l.id, id.String())
+	if err := os.RemoveAll(dir); err != nil {
+		return gpac.Command{}, "", fmt.Errorf("preparing the run's directory: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return gpac.Command{}, "", fmt.Errorf("preparing the run's directory: %w", err)
+	}
+	if j := l.m.cfg.Jail; j.UID >= 0 {
+		if err := os.Chown(dir, j.UID, j.GID); err != nil {
+			return gpac.Command{}, "", fmt.Errorf("preparing the run's directory: %w", err)
+		}
+	}
+	return cmd, dir, nil
+}

@@ -1,0 +1,356 @@
+// Package worker is the role that transcodes: it keeps a GPAC process for each
+// of its placements, serves what they make as an origin, and reports twice a
+// second what it can take.
+package worker
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/hashicorp/go-hclog"
+	"github.com/hibiken/asynq"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/dionysia-dev/dionysia/services/auth"
+	"github.com/dionysia-dev/dionysia/services/capacity"
+	"github.com/dionysia-dev/dionysia/services/discovery"
+	"github.com/dionysia-dev/dionysia/services/task"
+	"github.com/dionysia-dev/dionysia/worker/device"
+	"github.com/dionysia-dev/dionysia/worker/gpac"
+	"github.com/dionysia-dev/dionysia/worker/origin"
+	"github.com/dionysia-dev/dionysia/worker/transcode"
+)
+
+// Store is what a worker needs of Redis.
+type Store interface {
+	transcode.Store
+	origin.Store
+	PutReport(ctx context.Context, r capacity.Report) error
+	Time(ctx context.Context) (time.Time, error)
+}
+
+// Config of a worker.
+type Config struct {
+	ID     string // worker id and origin id: a lowercase DNS label
+	Listen string // the origin's address; port 0 takes any
+	// Advertise is the host:port at which routers reach the origin; empty is
+	// Listen's own, which must then name a host.
+	Advertise string
+	GPAC      string // program; default "gpac"
+	GPACUser  string // as whom GPAC runs when the worker is root; default "nobody"
+	RunDir    string
+	CacheDir  string // where the calibration is kept
+	// CPUCapacity is the CPU's budget in px/s; 0 measures it.
+	CPUCapacity int64
+	RunLimit    int64 // bytes of one run's directory; 0 is the default
+	Secret      auth.Secret
+	Version     string // of this program
+	// Tuning of the transcode manager, for tests; zero values are the defaults.
+	StartTimeout time.Duration
+}
+
+// Deps of a worker.
+type Deps struct {
+	Store Store
+	// Queue is where asynq's tasks are: Redis live. nil serves no queue, and
+	// placements are found by reconciling alone.
+	Queue asynq.RedisConnOpt
+	// Consul registers the origin; nil registers nothing. Its Ready is ignored:
+	// the check passes while the worker is ready.
+	Consul   *discovery.RegistrarOptions
+	Logger   hclog.Logger
+	Registry *prometheus.Registry
+}
+
+// Worker is a running worker.
+type Worker struct {
+	cfg  Config
+	deps Deps
+	log  hclog.Logger
+	boot string
+	m    *metrics
+
+	listener net.Listener
+	server   *http.Server
+	origin   *origin.Origin
+	runs     *transcode.Manager
+	queue    *asynq.Server
+	consul   *discovery.Registrar
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu      sync.Mutex
+	drain   bool
+	gpac    gpac.Version
+	reason  string // why it is not ready, "" when it is
+	cpu     device.CPU
+	px      *int64 // capacity
+	pxFrom  string
+	used    *int64
+	load    *float64
+	clockMS *float64
+}
+
+// New checks the configuration.
+func New(cfg Config, deps Deps) (*Worker, error) {
+	cfg.GPAC = cmp.Or(cfg.GPAC, "gpac")
+	if err := discovery.CheckLabel(cfg.ID); err != nil {
+		return nil, fmt.Errorf("worker: %w", err)
+	}
+	switch {
+	case cfg.RunDir == "" || cfg.CacheDir == "":
+		return nil, errors.New("worker: a directory for runs and one for the cache are needed")
+	case deps.Store == nil:
+		return nil, errors.New("worker: a store is needed")
+	case cfg.CPUCapacity < 0:
+		return nil, errors.New("worker: the CPU's capacity can't be negative")
+	}
+	if deps.Logger == nil {
+		deps.Logger = hclog.NewNullLogger()
+	}
+	if deps.Registry == nil {
+		deps.Registry = prometheus.NewRegistry()
+	}
+	return &Worker{cfg: cfg, deps: deps, log: deps.Logger.Named("worker"), boot: uuid.NewString()}, nil
+}
+
+// Start begins to serve and to take placements. GPAC need not be usable: the
+// worker then reports why it is not ready.
+func (w *Worker) Start(ctx context.Context) (err error) {
+	w.ctx, w.cancel = context.WithCancel(context.Background())
+	defer func() {
+		if err != nil {
+			w.Stop(ctx)
+		}
+	}()
+	for _, dir := range []string{w.cfg.RunDir, w.cfg.CacheDir} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("worker: %w", err)
+		}
+	}
+	if w.listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", w.cfg.Listen); err != nil {
+		return fmt.Errorf("worker: %w", err)
+	}
+	host, port, err := w.advertised()
+	if err != nil {
+		return fmt.Errorf("worker: %w", err)
+	}
+	w.m = newMetrics(w.deps.Registry)
+	w.origin, err = origin.New(origin.Config{Dir: w.cfg.RunDir, Store: w.deps.Store, Logger: w.log.Named("origin"), Registerer: w.deps.Registry})
+	if err != nil {
+		return fmt.Errorf("worker: %w", err)
+	}
+	w.cpu = device.ProbeCPU()
+	jail := w.findGPAC(ctx)
+	w.runs = transcode.New(transcode.Config{Worker: w.cfg.ID, Boot: w.boot, Dir: w.cfg.RunDir, GPAC: w.cfg.GPAC, Jail: jail, Version: w.gpac,
+		RunLimit: w.cfg.RunLimit, StartTimeout: w.cfg.StartTimeout, Token: w.token()},
+		transcode.Deps{Store: w.deps.Store, Origin: w.origin, Logger: w.log.Named("run"), Registerer: w.deps.Registry})
+	w.server = &http.Server{Handler: w.handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute}
+	w.wg.Go(func() {
+		if err := w.server.Serve(w.listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			w.log.Error("serving", "error", err)
+		}
+	})
+	w.wg.Go(w.measure)
+	w.wg.Go(w.heartbeat)
+	w.wg.Go(w.reconcile)
+	if err := w.serveQueue(); err != nil {
+		return err
+	}
+	if w.deps.Consul != nil {
+		opts := *w.deps.Consul
+		opts.Ready = w.Ready
+		if opts.Logger == nil {
+			opts.Logger = w.log
+		}
+		w.consul, err = discovery.NewRegistrar(discovery.Service{Name: discovery.OriginService, Tags: []string{w.cfg.ID}, Address: host, Port: port}, opts)
+		if err != nil {
+			return fmt.Errorf("worker: %w", err)
+		}
+		if err := w.consul.Start(ctx); err != nil {
+			return fmt.Errorf("worker: %w", err)
+		}
+	}
+	w.log.Info("worker started", "id", w.cfg.ID, "boot", w.boot, "origin", net.JoinHostPort(host, strconv.Itoa(port)), "gpac", w.gpac.String())
+	return nil
+}
+
+// Stop takes nothing new, ends the runs flushed, deregisters and stops serving.
+func (w *Worker) Stop(ctx context.Context) {
+	w.mu.Lock()
+	w.drain = true
+	w.mu.Unlock()
+	if w.queue != nil {
+		w.queue.Shutdown()
+	}
+	if w.consul != nil {
+		if err := w.consul.Stop(ctx); err != nil {
+			w.log.Warn("deregistering from Consul failed; its check will expire", "error", err)
+		}
+	}
+	if w.runs != nil {
+		w.putReport() // draining
+		w.runs.Stop()
+	}
+	w.cancel()
+	if w.server != nil {
+		if err := w.server.Shutdown(ctx); err != nil {
+			_ = w.server.Close()
+		}
+	} else if w.listener != nil {
+		_ = w.listener.Close()
+	}
+	w.wg.Wait()
+	if w.origin != nil {
+		w.origin.Close()
+	}
+}
+
+// Addr is where the origin listens, after Start.
+func (w *Worker) Addr() string { return w.listener.Addr().String() }
+
+// Boot is this start's id.
+func (w *Worker) Boot() string { return w.boot }
+
+// Runs is the transcode manager, for tests.
+func (w *Worker) Runs() *transcode.Manager { return w.runs }
+
+// Drain says whether nothing new is to be placed here; what runs goes on.
+func (w *Worker) Drain(on bool) {
+	w.mu.Lock()
+	w.drain = on
+	w.mu.Unlock()
+}
+
+// Ready returns why the worker can't serve, nil when it can.
+func (w *Worker) Ready(context.Context) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.reason != "" {
+		return errors.New(w.reason)
+	}
+	return nil
+}
+
+func (w *Worker) advertised() (host string, port int, err error) {
+	addr := cmp.Or(w.cfg.Advertise, w.listener.Addr().String())
+	host, p, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", 0, fmt.Errorf("address %q: %w", addr, err)
+	}
+	if port, err = strconv.Atoi(p); err != nil || port < 1 || port > 65535 {
+		return "", 0, fmt.Errorf("address %q: a port is 1 to 65535", addr)
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		return "", 0, errors.New("the origin listens on every interface: say with --advertise at which address routers reach it")
+	}
+	return host, port, nil
+}
+
+// findGPAC looks for GPAC and for what it runs under; what is wrong becomes the
+// reason for not being ready.
+func (w *Worker) findGPAC(ctx context.Context) transcode.Jail {
+	v, err := gpac.Detect(ctx, w.cfg.GPAC)
+	jail, jerr := transcode.NewJail(w.cfg.GPACUser)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.gpac = v
+	if err := errors.Join(err, jerr); err != nil {
+		w.reason = "GPAC can't run here: " + err.Error()
+		w.log.Error("not ready", "reason", w.reason)
+	}
+	return jail
+}
+
+// readTokenTTL is how long a read token may wait for its use: GPAC shows it at
+// once, and it is checked only then.
+const readTokenTTL = time.Minute
+
+func (w *Worker) token() func(string) (string, error) {
+	if len(w.cfg.Secret) == 0 {
+		return nil
+	}
+	return func(path string) (string, error) { return w.cfg.Secret.ReadToken(path, w.cfg.ID, readTokenTTL) }
+}
+
+func (w *Worker) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/live/", w.origin)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(w.deps.Registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write([]byte("ok\n")) })
+	mux.HandleFunc("GET /readyz", func(rw http.ResponseWriter, r *http.Request) {
+		if err := w.Ready(r.Context()); err != nil {
+			http.Error(rw, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = rw.Write([]byte("ready\n"))
+	})
+	return mux
+}
+
+// serveQueue takes start tasks: the quick way to what reconciling finds anyway.
+func (w *Worker) serveQueue() error {
+	if w.deps.Queue == nil {
+		return nil
+	}
+	w.queue = asynq.NewServer(w.deps.Queue, asynq.Config{Concurrency: 64, Queues: map[string]int{task.Queue(w.cfg.ID): 1},
+		TaskCheckInterval: 100 * time.Millisecond, ShutdownTimeout: time.Second, Logger: asynqLog{w.log.Named("asynq")}, LogLevel: asynq.WarnLevel,
+		HealthCheckInterval: 5 * time.Second, DelayedTaskCheckInterval: time.Second})
+	mux := asynq.NewServeMux()
+	mux.HandleFunc(task.TypeStart, func(ctx context.Context, t *asynq.Task) error {
+		s, err := task.ParseStart(t)
+		if err != nil {
+			return err
+		}
+		if err := w.runs.Sync(ctx); err != nil {
+			return err
+		}
+		return w.runs.Settled(ctx, s.Stream, s.Epoch)
+	})
+	if err := w.queue.Start(mux); err != nil {
+		return fmt.Errorf("worker: serving the task queue: %w", err)
+	}
+	return nil
+}
+
+// reconcileEvery bounds how long a lost task delays a stream.
+const reconcileEvery = 2 * time.Second
+
+func (w *Worker) reconcile() {
+	tick := time.NewTicker(reconcileEvery)
+	defer tick.Stop()
+	failing := false
+	for {
+		err := w.runs.Sync(w.ctx)
+		if err != nil && !failing && w.ctx.Err() == nil {
+			w.log.Warn("can't read what to run; going on with what runs", "error", err)
+		}
+		failing = err != nil
+		select {
+		case <-w.ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// asynqLog writes asynq's log as ours.
+type asynqLog struct{ hclog.Logger }
+
+func (l asynqLog) Debug(args ...any) { l.Logger.Debug(fmt.Sprint(args...)) }
+func (l asynqLog) Info(args ...any)  { l.Logger.Info(fmt.Sprint(args...)) }
+func (l asynqLog) Warn(args ...any)  { l.Logger.Warn(fmt.Sprint(args...)) }
+func (l asynqLog) Error(args ...any) { l.Logger.Error(fmt.Sprint(args...)) }
+func (l asynqLog) Fatal(args ...any) { l.Logger.Error(fmt.Sprint(args...)) }

@@ -149,7 +149,7 @@ func TestPriceProfileCovers(t *testing.T) {
 func TestPrice(t *testing.T) {
 	src := stream.SourceMedia{Video: &stream.SourceVideo{Width: 1280, Height: 720, FPS: stream.Rate{Num: 60, Den: 1}}}
 	one := stream.Ladder{Video: []stream.OutVideo{{Width: 640, Height: 360, FPS: stream.Rate{Num: 30, Den: 1}, FrameStep: 2, Preset: "veryfast"}}}
-	if got, want := Price(one, src), int64(640*360*30+1280*720*60*3/20); got != want {
+	if got, want := Price(one, src), int64(640*360*30+1280*720*60*47/100); got != want {
 		t.Errorf("got %d, want %d", got, want)
 	}
 	slow := one

@@ -43,12 +43,25 @@ func (b *bounds) forget(id string) {
 	delete(b.known, id)
 }
 
+// stateLimit bounds what a tail's writer waits for state: segments are listed
+// every few seconds, and must go on when state hangs.
+const stateLimit = 300 * time.Millisecond
+
 // fencedByState checks an epoch against the highest ever given: it covers live
-// having lost its fence. With state away, live alone decides.
+// having lost its fence. With state away, live alone decides; when they are one
+// server, its error is returned at once.
 func (s *Store) fencedByState(ctx context.Context, id string, epoch uint64) error {
+	if s.state != s.live {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, stateLimit)
+		defer cancel()
+	}
 	highest, err := s.state.HGet(ctx, keyEpochs, id).Uint64()
-	if err == nil && highest > epoch {
+	switch {
+	case err == nil && highest > epoch:
 		return fmt.Errorf("%w: %d", stream.ErrFenced, highest)
+	case err != nil && !errors.Is(err, redis.Nil) && s.state == s.live:
+		return err
 	}
 	return nil
 }
@@ -107,6 +120,11 @@ func (s *Store) bound(ctx context.Context, id string, number uint64) uint64 {
 	known := s.bounds.get(id)
 	if known >= number {
 		return known
+	}
+	if s.state != s.live {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, stateLimit)
+		defer cancel()
 	}
 	out, err := s.run(ctx, s.state, "hash_raise", []string{keyNumbers}, id, number+boundStep-1)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -142,7 +143,7 @@ func TestTailLostByLive(t *testing.T) {
 	must(t, s.AppendSegment(ctx, "demo", "b1", seg(tail.Last+1, e2, 1), time.Minute))
 }
 
-// With state away, live alone takes segments and fences.
+// With state frozen or gone, live alone takes segments and fences.
 func TestTailWithoutState(t *testing.T) {
 	s, state, _ := open(t)
 	ctx := t.Context()
@@ -150,10 +151,12 @@ func TestTailWithoutState(t *testing.T) {
 	must(t, err)
 	e2, err := s.Commit(ctx, proposal("demo", "w1", 1, 100, e1))
 	must(t, err)
-	state.Kill()
+	must(t, syscall.Kill(state.PID(), syscall.SIGSTOP))
 	must(t, s.AppendSegment(ctx, "demo", "b1", seg(1, e2, 1), time.Minute))
-	wantErr(t, s.AppendSegment(ctx, "demo", "b1", seg(2, e1, 2), time.Minute), stream.ErrFenced)
-	if tail, err := s.LoadTail(ctx, "demo"); err != nil || tail.Last != 1 {
+	state.Kill()
+	must(t, s.AppendSegment(ctx, "demo", "b1", seg(2, e2, 2), time.Minute))
+	wantErr(t, s.AppendSegment(ctx, "demo", "b1", seg(3, e1, 3), time.Minute), stream.ErrFenced)
+	if tail, err := s.LoadTail(ctx, "demo"); err != nil || tail.Last != 2 {
 		t.Fatalf("tail %+v, %v", tail, err)
 	}
 }

@@ -88,6 +88,9 @@ func (s *fakeStore) AppendSegment(ctx context.Context, id, broadcast string, seg
 	if _, ok := t.Runs[seg.Run.String()]; !ok {
 		return fmt.Errorf("run %s was not saved: %w", seg.Run, stream.ErrInvalid)
 	}
+	if seg.Number != t.Last+1 {
+		t.Segments = nil
+	}
 	t.Segments, t.Last = append(t.Segments, seg), seg.Number
 	s.appends = append(s.appends, seg.Number)
 	return nil

@@ -174,7 +174,13 @@ func (r *runState) loop(predecessors []*runState) {
 		r.fence()
 		return
 	}
-	r.o.adopt(r.st, r.start.Placement)
+	if err := r.o.adopt(r.st, r.start.Placement, r.start.ID); errors.Is(err, stream.ErrFenced) {
+		r.st.mu.Unlock()
+		r.o.Fence(r.st.id, r.start.ID.Epoch+1)
+		return
+	} else if err != nil {
+		r.log.Error("can't prepare the list", "err", err)
+	}
 	r.st.configure(r.start.Placement)
 	err := r.st.publish(r.o.cfg.Now())
 	r.st.mu.Unlock()
@@ -314,9 +320,13 @@ func (r *runState) lookAtSegment(name string) {
 	r.note(prefix, rep, info, written)
 }
 
-// note updates the progress of the rendition that rep makes.
+// note updates the progress of the rendition that rep makes. Until all are
+// identified only files named after a rendition count.
 func (r *runState) note(prefix string, rep *rep, info segmentInfo, written time.Time) {
 	i := slices.IndexFunc(r.made, func(m made) bool { return m.prefix == prefix })
+	if r.made == nil {
+		i = slices.IndexFunc(r.progress, func(p RungProgress) bool { return p.Name == prefix })
+	}
 	if i < 0 {
 		return
 	}
@@ -358,8 +368,11 @@ func (r *runState) identify() bool {
 		return false
 	}
 	r.made, r.tracks, r.next = made, tracks, first
-	for _, m := range made {
+	for i, m := range made {
 		rep := r.reps[m.prefix]
+		if m.prefix == tracks[i].Name {
+			continue // noted as they came
+		}
 		for _, n := range sortedKeys(rep.parts) {
 			r.note(m.prefix, rep, rep.parts[n], rep.written[n])
 		}

@@ -57,7 +57,7 @@ type Command struct {
 var (
 	nameGrammar   = regexp.MustCompile(`^[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?$`)
 	presetGrammar = regexp.MustCompile(`^[a-z]{1,16}$`)
-	urlGrammar    = regexp.MustCompile(`^(rtmp|rtsp)://([A-Za-z0-9.-]{1,253}|\[[0-9a-f:.]{2,45}\])(:[0-9]{1,5})?(/[A-Za-z0-9_-]{1,63}){1,8}(\?token=[A-Za-z0-9._-]{1,2048})?$`)
+	urlGrammar    = regexp.MustCompile(`^(rtmp|rtsp)://([A-Za-z0-9.-]{1,253}|\[[0-9a-f:.]{2,45}\])(:[0-9]{1,5})?(/[A-Za-z0-9_-]{1,63}){1,8}(\?token=[A-Za-z0-9._-]{1,1000})?$`)
 )
 
 // Build returns the command of a run. Its error wraps ErrSpec and names the
@@ -157,7 +157,7 @@ func (s Spec) check() error {
 	if s.Version.Major < 1 {
 		return bad("no GPAC version")
 	}
-	if !urlGrammar.MatchString(s.Source) {
+	if len(s.Source) > 2048 || !urlGrammar.MatchString(s.Source) {
 		return bad("source URL has characters or a form that GPAC's command line can't carry")
 	}
 	if s.Keep <= 0 {

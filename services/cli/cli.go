@@ -19,6 +19,7 @@ import (
 
 	"github.com/dionysia-dev/dionysia/services/cli/client"
 	"github.com/dionysia-dev/dionysia/services/cli/dev"
+	"github.com/dionysia-dev/dionysia/services/store"
 	"github.com/dionysia-dev/dionysia/services/version"
 )
 
@@ -78,6 +79,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	// A second signal ends a stop that hangs.
 	context.AfterFunc(ctx, stop)
 	e := &env{ctx: ctx, log: c.logger(stderr), stdout: stdout}
+	store.LogTo(e.log)
 	if err := k.Run(e, &client.Context{Ctx: ctx, Stdout: stdout, Stderr: stderr}); err != nil {
 		_, _ = fmt.Fprintln(stderr, "dionysia:", err)
 		return 1

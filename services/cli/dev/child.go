@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/dionysia-dev/dionysia/services/ingest"
 )
 
 // child is one third-party server run as a child process: in a process group
@@ -90,9 +92,10 @@ func (c *child) copyLog(r io.ReadCloser, f *os.File) {
 	s := bufio.NewScanner(r)
 	s.Buffer(make([]byte, 64<<10), 1<<20)
 	for s.Scan() {
-		_, _ = fmt.Fprintln(f, s.Text())
+		line := ingest.Redact(s.Text()) // mediamtx prints stream ids it can't parse, keys and all
+		_, _ = fmt.Fprintln(f, line)
 		c.mu.Lock()
-		c.last = append(c.last, s.Text())
+		c.last = append(c.last, line)
 		if len(c.last) > lastLines {
 			c.last = c.last[1:]
 		}

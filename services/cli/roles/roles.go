@@ -115,17 +115,25 @@ type ConsulFlags struct {
 	Token string `name:"consul-token-file" help:"File with the Consul ACL token; empty takes CONSUL_HTTP_TOKEN." env:"DIONYSIA_CONSUL_TOKEN_FILE" type:"path"`
 }
 
+func (f ConsulFlags) options(ready func(context.Context) error, log hclog.Logger) (discovery.RegistrarOptions, error) {
+	opts := discovery.RegistrarOptions{Addr: f.Addr, Ready: ready, Logger: log}
+	if f.Token != "" {
+		var err error
+		if opts.Token, err = readSecret(f.Token); err != nil {
+			return opts, fmt.Errorf("--consul-token-file: %w", err)
+		}
+	}
+	return opts, nil
+}
+
 // register puts svc into Consul for as long as the role runs.
 func (f ConsulFlags) register(ctx context.Context, svc discovery.Service, ready func(context.Context) error, log hclog.Logger) (func(context.Context), error) {
 	if f.Addr == "off" {
 		return func(context.Context) {}, nil
 	}
-	opts := discovery.RegistrarOptions{Addr: f.Addr, Ready: ready, Logger: log}
-	if f.Token != "" {
-		var err error
-		if opts.Token, err = readSecret(f.Token); err != nil {
-			return nil, fmt.Errorf("--consul-token-file: %w", err)
-		}
+	opts, err := f.options(ready, log)
+	if err != nil {
+		return nil, err
 	}
 	r, err := discovery.NewRegistrar(svc, opts)
 	if err != nil {

@@ -50,12 +50,6 @@ type DevOptions struct {
 	Demo    bool     // with the test picture
 }
 
-// Adopt makes a Dev of roles that the caller started one by one: worker is the
-// parent of GPAC, and dog watches it.
-func Adopt(t T, e Endpoints, api *API, worker *Proc, dog *Watchdog) *Dev {
-	return &Dev{Endpoints: e, API: api, Proc: worker, Dog: dog, t: t}
-}
-
 // DevArgs returns the arguments that start an instance in dataDir on free
 // ports.
 func DevArgs(t T, dataDir string, demo bool) []string {

@@ -103,6 +103,10 @@ type Resolver interface {
 type Deps struct {
 	Store    Store
 	Resolver Resolver
-	Logger   hclog.Logger
-	Registry *prometheus.Registry
+	// SignEpoch makes the value of the Dionysia-Epoch header, by which an origin
+	// that requires it knows a router (auth.Secret.SignEpoch). nil sends the bare
+	// number.
+	SignEpoch func(stream string, epoch uint64) string
+	Logger    hclog.Logger
+	Registry  *prometheus.Registry
 }

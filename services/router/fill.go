@@ -66,8 +66,11 @@ func (r *Router) fill(o *object, st *streamState, t target) error {
 		switch {
 		case ok:
 			err = r.fillFrom(ctx, o, st, origin)
-			if try > 0 || !errors.Is(err, statusError(http.StatusGone)) {
+			if !errors.Is(err, statusError(http.StatusGone)) {
 				return err
+			}
+			if try > 0 {
+				return errGone // the broadcast is over, and its window too
 			}
 		case try > 0 || t.run.Epoch < route.Epoch:
 			return errGone
@@ -79,7 +82,7 @@ func (r *Router) fill(o *object, st *streamState, t target) error {
 func (r *Router) fillFrom(ctx context.Context, o *object, st *streamState, origin string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	resp, err := r.ask(ctx, origin, o.path, st.epoch.Load())
+	resp, err := r.ask(ctx, st, origin, o.path)
 	if err != nil {
 		return err
 	}

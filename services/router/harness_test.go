@@ -96,13 +96,15 @@ type origin struct {
 	t  *testing.T
 	id string
 
-	mu     sync.Mutex
-	serve  map[string]http.HandlerFunc
-	counts map[string]int
-	epochs map[string]string // last Dionysia-Epoch by path
-	server *http.Server
-	port   int
-	reg    *discovery.Registrar
+	mu    sync.Mutex
+	serve map[string]http.HandlerFunc
+	// fallback serves what serve does not have; nil: 404.
+	fallback http.HandlerFunc
+	counts   map[string]int
+	epochs   map[string]string // last Dionysia-Epoch by path
+	server   *http.Server
+	port     int
+	reg      *discovery.Registrar
 }
 
 func newOrigin(t *testing.T, id string) *origin {
@@ -147,8 +149,11 @@ func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	o.mu.Lock()
 	o.counts[r.URL.Path]++
 	o.epochs[r.URL.Path] = r.Header.Get("Dionysia-Epoch")
-	h := o.serve[r.URL.Path]
+	h, fallback := o.serve[r.URL.Path], o.fallback
 	o.mu.Unlock()
+	if h == nil {
+		h = fallback
+	}
 	if h == nil {
 		http.NotFound(w, r)
 		return
@@ -209,6 +214,7 @@ type world struct {
 	t      *testing.T
 	consul *testkit.Consul
 	routes *routes
+	store  router.Store // routes, when nil
 	router *router.Router
 	base   string
 }
@@ -224,11 +230,14 @@ func newWorld(t *testing.T, cfg router.Config) *world {
 func (w *world) start(cfg router.Config) {
 	w.t.Helper()
 	cfg.Listen = "127.0.0.1:0"
+	if w.store == nil {
+		w.store = w.routes
+	}
 	log := hclog.New(&hclog.LoggerOptions{Level: hclog.Debug, Output: &testLog{t: w.t}})
 	reg := prometheus.NewRegistry()
 	var err error
 	w.router, err = router.New(cfg, router.Deps{
-		Store: w.routes, Logger: log, Registry: reg,
+		Store: w.store, Logger: log, Registry: reg,
 		Resolver: discovery.NewResolver(discovery.ResolverOptions{Addr: w.consul.DNSAddr, Logger: log, Registerer: reg}),
 	})
 	if err != nil {

@@ -152,8 +152,8 @@ func (r *Router) serveManifest(w *response, req *http.Request, st *streamState, 
 	}
 	body, stale, err := r.serveable(req.Context(), m)
 	if err != nil {
-		if isMissing(err) && !r.knownStream(st) {
-			// The stream's first manifest is still to come.
+		if isMissing(err) && !st.hasManifest() {
+			// The broadcast's first manifest is still to come.
 			err = errNotLive
 		}
 		r.fail(w, req, t.kind, err)
@@ -180,13 +180,13 @@ func (r *Router) serveManifest(w *response, req *http.Request, st *streamState, 
 	_, _ = w.Write(body.body)
 }
 
-// knownStream reports whether any manifest of st was ever had: then a missing
-// one is missing for good.
-func (r *Router) knownStream(st *streamState) bool {
+// hasManifest reports whether any manifest of the highest epoch was had: then a
+// missing one is missing for good.
+func (st *streamState) hasManifest() bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	for _, m := range st.manifests {
-		if m.good.Load() != nil {
+		if good := m.good.Load(); good != nil && good.epoch >= st.epoch.Load() {
 			return true
 		}
 	}

@@ -247,7 +247,7 @@ func (r *Router) askManifest(ctx context.Context, m *manifest) (*manifestBody, e
 
 func (r *Router) askManifestOf(ctx context.Context, m *manifest, origin string, epoch uint64) (*manifestBody, error) {
 	asked := time.Now()
-	resp, err := r.ask(ctx, origin, m.t.path, epoch)
+	resp, err := r.ask(ctx, m.st, origin, m.t.path)
 	if err != nil {
 		return nil, err
 	}

@@ -102,10 +102,9 @@ func (o *object) finish(err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if err == nil {
-		h := o.head.header
-		h.contentLength = []string{strconv.Itoa(len(o.data))}
 		o.head.size = int64(len(o.data))
-		o.whole.Store(&wholeObject{data: o.data, header: h})
+		o.head.header.contentLength = []string{strconv.Itoa(len(o.data))}
+		o.whole.Store(&wholeObject{data: o.data, header: o.head.header})
 	}
 	o.err = err
 	o.wake()

@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -59,6 +60,7 @@ type Router struct {
 	goes   sync.WaitGroup // every goroutine of the router
 
 	servers []*http.Server
+	fresh   freshConns
 	addr    net.Addr
 	admin   net.Addr
 }
@@ -72,6 +74,9 @@ func New(cfg Config, deps Deps) (*Router, error) {
 	}
 	if deps.Store == nil || deps.Resolver == nil {
 		return nil, errors.New("router needs a store and a resolver")
+	}
+	if deps.SignEpoch == nil {
+		deps.SignEpoch = func(_ string, epoch uint64) string { return strconv.FormatUint(epoch, 10) }
 	}
 	if deps.Logger == nil {
 		deps.Logger = hclog.NewNullLogger()
@@ -126,6 +131,7 @@ func (r *Router) serve(l net.Listener, h http.Handler) {
 		WriteTimeout:      responseTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
+		ConnState:         r.fresh.track,
 		ErrorLog:          r.log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
 	}
 	r.servers = append(r.servers, s)
@@ -140,6 +146,7 @@ func (r *Router) serve(l net.Listener, h http.Handler) {
 // are served until ctx ends, then everything is closed.
 func (r *Router) Stop(ctx context.Context) error {
 	r.draining.Store(true)
+	defer time.AfterFunc(freshGrace, r.fresh.closeAll).Stop()
 	var errs []error
 	for _, s := range r.servers {
 		if err := s.Shutdown(ctx); err != nil {

@@ -60,12 +60,12 @@ func newTransport(cfg Config) *http.Transport {
 // ask sends a GET for path to the origin, at each of its addresses until one
 // answers; when none does, DNS is asked again, once, for it may have moved. The
 // caller closes the body. Redirects are answers, never followed.
-func (r *Router) ask(ctx context.Context, origin, path string, epoch uint64) (*http.Response, error) {
+func (r *Router) ask(ctx context.Context, st *streamState, origin, path string) (*http.Response, error) {
 	tried, err := r.deps.Resolver.Lookup(ctx, origin)
 	if err != nil {
 		return nil, fmt.Errorf("resolving origin %s: %w", origin, err)
 	}
-	resp, err := r.askEach(ctx, tried, origin, path, epoch)
+	resp, err := r.askEach(ctx, st, tried, origin, path)
 	if err == nil || ctx.Err() != nil {
 		return resp, err
 	}
@@ -73,10 +73,10 @@ func (r *Router) ask(ctx context.Context, origin, path string, epoch uint64) (*h
 	if lookupErr != nil || slices.Equal(moved, tried) {
 		return nil, err
 	}
-	return r.askEach(ctx, moved, origin, path, epoch)
+	return r.askEach(ctx, st, moved, origin, path)
 }
 
-func (r *Router) askEach(ctx context.Context, addrs []string, origin, path string, epoch uint64) (*http.Response, error) {
+func (r *Router) askEach(ctx context.Context, st *streamState, addrs []string, origin, path string) (*http.Response, error) {
 	err := fmt.Errorf("origin %s has no address", origin)
 	for _, addr := range addrs {
 		var req *http.Request
@@ -84,7 +84,7 @@ func (r *Router) askEach(ctx context.Context, addrs []string, origin, path strin
 		if err != nil {
 			return nil, fmt.Errorf("asking origin %s: %w", origin, err)
 		}
-		req.Header[headerEpoch] = []string{strconv.FormatUint(epoch, 10)}
+		req.Header[headerEpoch] = []string{r.deps.SignEpoch(st.id, st.epoch.Load())}
 		req.Header["User-Agent"] = []string{"dionysia-router"}
 		var resp *http.Response
 		resp, err = r.transport.RoundTrip(req)

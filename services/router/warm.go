@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -16,8 +17,8 @@ import (
 //	idle ──manifest served──▶ warming ──watchedFor without a request──▶ idle
 //
 // The first round takes the segments within hold_back of the live edge (twice,
-// for players that lag); every later one those newly listed. Each is asked for
-// once: what the byte limit evicts is not fetched again but by a viewer.
+// for players that lag); every later one those newly listed, and those that
+// failed. What the byte limit evicts is not fetched again but by a viewer.
 const (
 	warmEvery = time.Second
 	// watchedFor is how long after the last request a stream counts as watched.
@@ -31,6 +32,9 @@ type warmer struct {
 	r    *Router
 	st   *streamState
 	done map[string]struct{} // segments listed in the last round; nil: none was
+
+	mu     sync.Mutex
+	failed []string // prefetches to try again
 }
 
 // keepWarm starts st's warm loop unless it runs.
@@ -56,6 +60,10 @@ func (r *Router) keepWarm(st *streamState) {
 func (w *warmer) round() {
 	base := livePrefix + w.st.id + "/"
 	listed := map[string]struct{}{}
+	w.mu.Lock()
+	again := w.failed
+	w.failed = nil
+	w.mu.Unlock()
 	for _, path := range w.playlists(base) {
 		body := w.get(path)
 		if body == nil {
@@ -72,6 +80,11 @@ func (w *warmer) round() {
 		}
 	}
 	w.get(base + manifestFile)
+	for _, segment := range again {
+		if _, still := listed[segment]; still {
+			w.prefetch(segment)
+		}
+	}
 	if len(listed) > 0 {
 		w.done = listed
 	}
@@ -152,11 +165,15 @@ func (w *warmer) prefetch(path string) {
 	w.r.goes.Go(func() {
 		defer func() { <-w.r.prefetching }()
 		o, err := w.r.fetchSegment(w.st, t)
-		if err != nil {
-			return
+		if err == nil {
+			defer w.r.cache.release(o)
+			err = waitWhole(w.r.ctx, o)
 		}
-		defer w.r.cache.release(o)
-		_ = waitWhole(w.r.ctx, o)
+		if err != nil {
+			w.mu.Lock()
+			w.failed = append(w.failed, path)
+			w.mu.Unlock()
+		}
 	})
 }
 

@@ -139,25 +139,31 @@ func describe(stsd *mp4.StsdBox, t *stream.Track) error {
 	case stsd.Mp4a != nil && stsd.Mp4a.Esds != nil:
 		t.Kind, t.Channels, t.SampleRate = stream.Audio, int(stsd.Mp4a.ChannelCount), int(stsd.Mp4a.SampleRate)
 		t.Codec = "mp4a.40.2"
-		dec := stsd.Mp4a.Esds.DecConfigDescriptor
-		if dec == nil || dec.DecSpecificInfo == nil {
-			return nil
-		}
-		asc, err := aac.DecodeAudioSpecificConfig(strings.NewReader(string(dec.DecSpecificInfo.DecConfig)))
-		if err != nil {
-			return nil // the sample entry's figures stand
-		}
-		t.Codec = fmt.Sprintf("mp4a.40.%d", asc.ObjectType)
-		if asc.SamplingFrequency > 0 {
-			t.SampleRate = asc.SamplingFrequency
-		}
-		if asc.ChannelConfiguration > 0 && asc.ChannelConfiguration < 7 {
-			t.Channels = int(asc.ChannelConfiguration)
-		}
+		describeAAC(stsd.Mp4a.Esds, t)
 	default:
 		return errors.New("init with a codec that is not supported")
 	}
 	return nil
+}
+
+// describeAAC takes what the AudioSpecificConfig says; where it can't be parsed
+// the sample entry's figures stand.
+func describeAAC(esds *mp4.EsdsBox, t *stream.Track) {
+	dec := esds.DecConfigDescriptor
+	if dec == nil || dec.DecSpecificInfo == nil {
+		return
+	}
+	asc, err := aac.DecodeAudioSpecificConfig(bytes.NewReader(dec.DecSpecificInfo.DecConfig))
+	if err != nil {
+		return
+	}
+	t.Codec = fmt.Sprintf("mp4a.40.%d", asc.ObjectType)
+	if asc.SamplingFrequency > 0 {
+		t.SampleRate = asc.SamplingFrequency
+	}
+	if asc.ChannelConfiguration > 0 && asc.ChannelConfiguration < 7 {
+		t.Channels = int(asc.ChannelConfiguration)
+	}
 }
 
 func lowerHex(codec string) string {

@@ -3,7 +3,6 @@ package origin
 import (
 	"context"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -260,7 +259,14 @@ func (r testRun) segment(n int, names ...string) {
 	}
 }
 
-func (w *world) do(method, path string, header ...string) *http.Response {
+// answer is a response with its body read.
+type answer struct {
+	code   int
+	header http.Header
+	body   []byte
+}
+
+func (w *world) do(method, path string, header ...string) answer {
 	w.t.Helper()
 	req := httptest.NewRequest(method, "http://origin/", nil)
 	req.URL.Opaque = path
@@ -273,17 +279,13 @@ func (w *world) do(method, path string, header ...string) *http.Response {
 	}
 	rec := httptest.NewRecorder()
 	w.origin.ServeHTTP(rec, req)
-	return rec.Result()
+	return answer{rec.Code, rec.Header(), rec.Body.Bytes()}
 }
 
 func (w *world) get(path string, header ...string) (int, string) {
 	w.t.Helper()
 	res := w.do(http.MethodGet, path, header...)
-	b, err := io.ReadAll(res.Body)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return res.StatusCode, string(b)
+	return res.code, string(res.body)
 }
 
 // eventually waits until path answers code and its body passes.

@@ -80,8 +80,7 @@ func (o *Origin) serve(w http.ResponseWriter, r *http.Request) (kind string) {
 func splitPath(r *http.Request) (id, rest string, ok bool) {
 	path := r.URL.EscapedPath()
 	for i := range len(path) {
-		c := path[i]
-		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("/._-", c) >= 0) {
+		if !plain(path[i]) {
 			return "", "", false
 		}
 	}
@@ -94,6 +93,10 @@ func splitPath(r *http.Request) (id, rest string, ok bool) {
 	}
 	id, rest, _ = strings.Cut(path, "/")
 	return id, rest, true
+}
+
+func plain(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("/._-", c) >= 0
 }
 
 func kindOf(rest string) string {

@@ -80,39 +80,38 @@ func TestHeaders(t *testing.T) {
 	} {
 		path := "/live/demo/" + tc.path
 		res := w.do("GET", path)
-		full, _ := io.ReadAll(res.Body)
-		h := res.Header
-		if res.StatusCode != 200 || h.Get("Content-Type") != tc.contentType || h.Get("Cache-Control") != tc.cache ||
+		full, h := res.body, res.header
+		if res.code != 200 || h.Get("Content-Type") != tc.contentType || h.Get("Cache-Control") != tc.cache ||
 			h.Get("Access-Control-Allow-Origin") != "*" || h.Get("ETag") == "" {
-			t.Errorf("%s: %d %v", tc.path, res.StatusCode, h)
+			t.Errorf("%s: %d %v", tc.path, res.code, h)
 		}
 		head := w.do("HEAD", path)
-		if b, _ := io.ReadAll(head.Body); len(b) != 0 || head.Header.Get("Content-Length") != fmt.Sprint(len(full)) {
-			t.Errorf("HEAD %s: %d bytes, %v", tc.path, len(b), head.Header)
+		if b := head.body; len(b) != 0 || head.header.Get("Content-Length") != fmt.Sprint(len(full)) {
+			t.Errorf("HEAD %s: %d bytes, %v", tc.path, len(b), head.header)
 		}
-		if again := w.do("GET", path, "If-None-Match", h.Get("ETag")); again.StatusCode != http.StatusNotModified {
-			t.Errorf("%s with its ETag: %d", tc.path, again.StatusCode)
+		if again := w.do("GET", path, "If-None-Match", h.Get("ETag")); again.code != http.StatusNotModified {
+			t.Errorf("%s with its ETag: %d", tc.path, again.code)
 		}
-		if post := w.do("POST", path); post.StatusCode != http.StatusMethodNotAllowed || post.Header.Get("Allow") == "" {
-			t.Errorf("POST %s: %d", tc.path, post.StatusCode)
+		if post := w.do("POST", path); post.code != http.StatusMethodNotAllowed || post.header.Get("Allow") == "" {
+			t.Errorf("POST %s: %d", tc.path, post.code)
 		}
 		opt := w.do("OPTIONS", path)
-		if opt.StatusCode != http.StatusNoContent || !strings.Contains(opt.Header.Get("Access-Control-Allow-Headers"), "Range") {
-			t.Errorf("OPTIONS %s: %d %v", tc.path, opt.StatusCode, opt.Header)
+		if opt.code != http.StatusNoContent || !strings.Contains(opt.header.Get("Access-Control-Allow-Headers"), "Range") {
+			t.Errorf("OPTIONS %s: %d %v", tc.path, opt.code, opt.header)
 		}
 		if strings.HasPrefix(tc.path, "seg/") {
 			part := w.do("GET", path, "Range", "bytes=10-19")
-			if b, _ := io.ReadAll(part.Body); part.StatusCode != http.StatusPartialContent || string(b) != string(full[10:20]) {
-				t.Errorf("range of %s: %d, %d bytes", tc.path, part.StatusCode, len(b))
+			if b := part.body; part.code != http.StatusPartialContent || string(b) != string(full[10:20]) {
+				t.Errorf("range of %s: %d, %d bytes", tc.path, part.code, len(b))
 			}
-			if out := w.do("GET", path, "Range", fmt.Sprintf("bytes=%d-", len(full))); out.StatusCode != http.StatusRequestedRangeNotSatisfiable {
-				t.Errorf("range past the end of %s: %d", tc.path, out.StatusCode)
+			if out := w.do("GET", path, "Range", fmt.Sprintf("bytes=%d-", len(full))); out.code != http.StatusRequestedRangeNotSatisfiable {
+				t.Errorf("range past the end of %s: %d", tc.path, out.code)
 			}
 		} else if h.Get(HeaderEpoch) != "1" {
 			t.Errorf("%s names epoch %q", tc.path, h.Get(HeaderEpoch))
 		}
 	}
-	if v := w.do("GET", "/live/demo/180p/index.m3u8").Header.Get(HeaderVersion); v != "1.1.1" {
+	if v := w.do("GET", "/live/demo/180p/index.m3u8").header.Get(HeaderVersion); v != "1.1.1" {
 		t.Errorf("version %q", v)
 	}
 }

@@ -34,8 +34,8 @@ func TestListsANumberOnlyWhenEveryRenditionHasIt(t *testing.T) {
 		t.Errorf("unknown stream: %d", code)
 	}
 	r := w.start(placement("demo", 1, time.Now()), 1)
-	if res := w.do("GET", "/live/demo/master.m3u8"); res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") == "" {
-		t.Errorf("before the first segment: %d %v", res.StatusCode, res.Header)
+	if res := w.do("GET", "/live/demo/master.m3u8"); res.code != http.StatusServiceUnavailable || res.header.Get("Retry-After") == "" {
+		t.Errorf("before the first segment: %d %v", res.code, res.header)
 	}
 	r.inits(all...)
 	r.segment(1, all...)

@@ -110,7 +110,7 @@ func (s Set) template(rep Representation) (*Template, error) {
 }
 
 // Expand returns a representation's template and segments; a hole or an
-// overlap in its timeline is an error.
+// overlap of more than 2 ms in its timeline is an error.
 func (m MPD) Expand(p Period, s Set, rep Representation) (*Template, []DashSeg, error) {
 	t, err := s.template(rep)
 	if err != nil {
@@ -124,7 +124,8 @@ func (m MPD) Expand(p Period, s Set, rep Representation) (*Template, []DashSeg, 
 	var at int64
 	for i, e := range t.Timeline {
 		if e.T != nil {
-			if i > 0 && *e.T != at {
+			// The rounding to a timescale of 1,000 may leave 1 ms; 3 would be a hole.
+			if i > 0 && max(*e.T-at, at-*e.T)*1000 > 2*t.Timescale {
 				return t, nil, fmt.Errorf("representation %s: the timeline goes from %d to %d", rep.ID, at, *e.T)
 			}
 			at = *e.T

@@ -14,10 +14,11 @@ type watcher struct {
 
 	mu       sync.Mutex
 	problems []string
+	said     map[string]bool // each problem is kept once
 }
 
 func newWatcher() *watcher {
-	return &watcher{stop: make(chan struct{}), done: make(chan struct{})}
+	return &watcher{stop: make(chan struct{}), done: make(chan struct{}), said: map[string]bool{}}
 }
 
 func watchEvery(d time.Duration, f func()) *watcher {
@@ -53,7 +54,12 @@ func (w *watcher) Close() {
 func (w *watcher) problem(format string, args ...any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.problems = append(w.problems, time.Now().Format("15:04:05.000 ")+fmt.Sprintf(format, args...))
+	text := fmt.Sprintf(format, args...)
+	if w.said[text] {
+		return
+	}
+	w.said[text] = true
+	w.problems = append(w.problems, time.Now().Format("15:04:05.000 ")+text)
 }
 
 // Problems returns what was found wrong so far.

@@ -284,9 +284,14 @@ func TestPlaylistsOverRandomRunsHold(t *testing.T) {
 func (m *model) failover(accident func()) {
 	m.epoch++
 	m.run = 0
-	if m.blind {
-		// The last placement never reached Redis: it was found dead, too.
-		m.clock.Add(untracedAfter)
+	st := m.current.st
+	st.mu.Lock()
+	unchecked := len(st.backlog) > 0
+	st.mu.Unlock()
+	if m.blind || unchecked {
+		// The last placement listed what Redis does not know. Before its
+		// successor starts it was found dead, and Redis came back.
+		m.clock.Add(stream.DefaultHoldBack)
 		m.blind = false
 	}
 	m.store.set(func() {

@@ -29,12 +29,11 @@ func (o *Origin) adopt(st *state, p stream.Placement, run stream.RunID) error {
 		if st.placement.Broadcast != p.Broadcast {
 			st.freshBroadcast(o.cfg.Now())
 		}
-		fresh := p.Epoch != st.adopted
-		st.adopted = p.Epoch
-		if fresh {
-			return st.trace(o, p, run)
+		if p.Epoch == st.adopted {
+			return nil
 		}
-		return nil
+		st.adopted, st.backlog = p.Epoch, nil // older entries are fenced now
+		return st.trace(o, p, run)
 	}
 	ctx, cancel := context.WithTimeout(o.ctx, o.cfg.StoreTimeout)
 	defer cancel()
@@ -63,7 +62,7 @@ func (o *Origin) adopt(st *state, p stream.Placement, run stream.RunID) error {
 		// A discontinuity lists a number at least, so they can't outnumber them.
 		st.discSeq, st.joins = st.next, true
 	}
-	st.adopted = p.Epoch
+	st.adopted, st.backlog = p.Epoch, nil
 	return st.trace(o, p, run)
 }
 
@@ -76,23 +75,20 @@ func (st *state) trace(o *Origin, p stream.Placement, run stream.RunID) error {
 	return nil
 }
 
-// How long a tail may have stood still before numbers must be reckoned with that
-// never reached it, because Redis was away from the worker that used them.
-const (
-	// staleAfter is beyond the stream's grace, when the last placement is the
-	// one that wrote the tail.
-	staleAfter = 20 * time.Second
-	// untracedAfter is for when a placement in between left no run in the tail:
-	// no worker is found dead, replaced, and its successor listed and found dead
-	// in less.
-	untracedAfter = 10 * time.Second
-)
+// untracedAfter is how long a tail may have stood still when a placement in
+// between left no run in it: no worker is found dead, replaced, and its successor
+// has listed and is found dead in less.
+const untracedAfter = 10 * time.Second
 
-// stale tells that a predecessor may have listed more than the tail says.
+// stale tells that a predecessor may have listed numbers that never reached the
+// tail, because Redis was away from it. A tail that has stood still for the
+// hold-back counts as such: players have run dry by then, so nothing is lost by
+// starting past any number that can have been used.
 func stale(t stream.Tail, p stream.Placement, now time.Time) bool {
 	s := t.Segments[len(t.Segments)-1]
 	still := now.Sub(s.ProgramDateTime.Add(s.Duration))
-	return still > p.Grace.Duration()+staleAfter || still > untracedAfter && !traced(t, p.Epoch)
+	return still > max(orDefault(p.HoldBack.Duration(), stream.DefaultHoldBack), untracedAfter) ||
+		still > untracedAfter && !traced(t, p.Epoch)
 }
 
 // traced tells that the placement before epoch left a run in the tail: each one

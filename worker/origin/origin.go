@@ -320,7 +320,7 @@ func (o *Origin) sweep(st *state) (bytes int64) {
 		default:
 			continue
 		}
-		if held[id.String()] || len(st.runs) > 1 && id == st.newestRun() {
+		if held[id.String()] {
 			continue
 		}
 		st.dropRun(id, r)
@@ -329,16 +329,6 @@ func (o *Origin) sweep(st *state) (bytes int64) {
 		o.streams.Delete(st.id)
 	}
 	return bytes
-}
-
-func (st *state) newestRun() stream.RunID {
-	var newest stream.RunID
-	for id := range st.runs {
-		if id.Epoch > newest.Epoch || id.Epoch == newest.Epoch && id.Run > newest.Run {
-			newest = id
-		}
-	}
-	return newest
 }
 
 // dropRun forgets a run and removes its directory.

@@ -132,14 +132,12 @@ func (r *Router) copyBody(o *object, body io.Reader, size int64, stalled *time.T
 			o.advance(n)
 			stalled.Reset(stallTimeout)
 		}
-		if err != nil && (size >= 0 || !errors.Is(err, io.EOF)) {
-			if total == size {
-				break
-			}
+		switch {
+		case err == nil, total == size:
+		case size < 0 && errors.Is(err, io.EOF):
+			return nil
+		default:
 			return fmt.Errorf("reading segment %s after %d of %d bytes: %w", o.path, total, size, err)
-		}
-		if err != nil {
-			break
 		}
 	}
 	return nil

@@ -237,9 +237,9 @@ func (r *Router) askManifest(ctx context.Context, m *manifest) (*manifestBody, e
 		if !ok {
 			return nil, fmt.Errorf("stream %s epoch %d: %w", m.st.id, epoch, errNoAsk)
 		}
-		body, err := r.askManifestOf(ctx, m, origin, epoch)
-		if try > 0 || !errors.Is(err, statusError(http.StatusGone)) {
-			return body, err
+		body, askErr := r.askManifestOf(ctx, m, origin, epoch)
+		if try > 0 || !errors.Is(askErr, statusError(http.StatusGone)) {
+			return body, askErr
 		}
 		route, err = r.refreshRoute(ctx, m.st)
 	}

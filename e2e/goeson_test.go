@@ -26,18 +26,18 @@ func TestGoesOn(t *testing.T) {
 	dash.WaitStarted(t, aWhile)
 	hls.Play(t, 5*time.Second)
 
+	lastHLS, lastDASH := kit.Report{}, kit.Report{}
 	playsOn := func(t *testing.T) {
 		t.Helper()
 		// Both must get past the join: the hold-back and a little more.
 		h := hls.Play(t, 20*time.Second)
-		t.Logf("%s", h)
-		expectNoStall(t, h)
 		r, err := dash.Report()
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Logf("%s", r)
-		expectNoStall(t, r)
+		expectNoStall(t, h.Since(lastHLS))
+		expectNoStall(t, r.Since(lastDASH))
+		lastHLS, lastDASH = h, r
 	}
 
 	t.Run("GPAC killed", func(t *testing.T) {
@@ -163,6 +163,7 @@ func broadcast(t *testing.T, d *kit.Dev, stream string) string {
 // meet: a skip of under half a second, and no time standing still.
 func expectNoStall(t *testing.T, r kit.Report) {
 	t.Helper()
+	t.Logf("%s", r)
 	if s := r.StallSeconds(); s > 0 {
 		t.Errorf("%s stood still for %.2f s: %+v; events %+v", r.Player, s, r.Stalls, r.Events)
 	}

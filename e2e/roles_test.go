@@ -53,9 +53,7 @@ func TestRolesApart(t *testing.T) {
 		i.Restart("api")
 		w.WaitSegments(t, 4, goesLive)
 		waitState(t, i.Dev, "show", aWhile, "live")
-		r := hls.Play(t, 15*time.Second)
-		t.Logf("%s", r)
-		expectNoStall(t, r)
+		expectNoStall(t, hls.Play(t, 15*time.Second))
 		if disc := w.Discontinuities(); len(disc) != 1 {
 			t.Errorf("discontinuities before %v; one was due", disc)
 		}

@@ -76,6 +76,18 @@ func (r Report) StallSeconds() float64 {
 	return sum
 }
 
+// Since returns the report with only what happened after the earlier one.
+func (r Report) Since(old Report) Report {
+	r.Stalls = tail(r.Stalls, len(old.Stalls))
+	r.Jumps = tail(r.Jumps, len(old.Jumps))
+	r.Errors = tail(r.Errors, len(old.Errors))
+	r.Fatal = tail(r.Fatal, len(old.Fatal))
+	r.Events = tail(r.Events, len(old.Events))
+	return r
+}
+
+func tail[E any](list []E, from int) []E { return list[min(from, len(list)):] }
+
 // PlayerServer serves the pages and takes their reports, on loopback.
 type PlayerServer struct {
 	URL string

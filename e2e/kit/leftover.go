@@ -30,7 +30,8 @@ func (p Process) Exe() string {
 	if len(p.Args) == 0 {
 		return ""
 	}
-	return filepath.Base(p.Args[0])
+	name, _, _ := strings.Cut(filepath.Base(p.Args[0]), " ") // Redis and nginx write a title there
+	return name
 }
 
 // Processes lists what runs, zombies left out.

@@ -55,7 +55,7 @@ func (d *Dev) startIngest(ctx context.Context) error {
 
 func (d *Dev) startRouter(ctx context.Context) error {
 	return d.run(ctx, "router", roles.Router{Listen: loop(d.Ports.Router), Mode: "proxy", Cache: 256, WebDir: d.WebDir,
-		DNS: loop(d.Ports.ConsulDNS), DNSDomain: "consul", Redis: d.redisFlags(), Consul: d.consulFlags()})
+		DNS: loop(d.Ports.ConsulDNS), DNSDomain: "consul", Secret: d.secretFlags(), Redis: d.redisFlags(), Consul: d.consulFlags()})
 }
 
 func (d *Dev) startMediaMTX(ctx context.Context) error {

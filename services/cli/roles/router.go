@@ -24,6 +24,7 @@ type Router struct {
 	DNS         string        `name:"consul-dns" help:"Consul's DNS, host:port." default:"127.0.0.1:8600" env:"DIONYSIA_CONSUL_DNS"`
 	DNSDomain   string        `name:"consul-domain" help:"Consul's DNS domain." default:"consul" env:"DIONYSIA_CONSUL_DOMAIN"`
 	Timeout     time.Duration `name:"origin-timeout" help:"How long an origin may take to begin its answer." default:"3s" env:"DIONYSIA_ROUTER_ORIGIN_TIMEOUT"`
+	Secret      SecretFlags   `embed:""`
 	Redis       RedisFlags    `embed:"" group:"Redis"`
 	Consul      ConsulFlags   `embed:"" group:"Consul"`
 }
@@ -36,6 +37,10 @@ func (f Router) Start(ctx context.Context, log hclog.Logger, reg *prometheus.Reg
 			s.Stop(ctx)
 		}
 	}()
+	secret, err := f.Secret.Secret()
+	if err != nil {
+		return nil, err
+	}
 	st, _, err := f.Redis.Open(ctx, log, reg)
 	if err != nil {
 		return nil, err
@@ -44,7 +49,7 @@ func (f Router) Start(ctx context.Context, log hclog.Logger, reg *prometheus.Reg
 	res := discovery.NewResolver(discovery.ResolverOptions{Addr: f.DNS, Domain: f.DNSDomain, Logger: log, Registerer: reg})
 	r, err := router.New(router.Config{Listen: f.Listen, AdminListen: f.AdminListen, Mode: router.Mode(f.Mode), CacheBytes: f.Cache << 20,
 		WebDir: f.WebDir, NoPrefetch: f.NoPrefetch, OriginTimeout: f.Timeout},
-		router.Deps{Store: st, Resolver: res, Logger: log, Registry: reg})
+		router.Deps{Store: st, Resolver: res, SignEpoch: secret.SignEpoch, Logger: log, Registry: reg})
 	if err != nil {
 		return nil, err
 	}

@@ -14,7 +14,7 @@ import (
 
 // values are header values that many responses share. Nothing changes them.
 type values struct {
-	immutable, manifest, noStore, negative, bytes, any, exposed, nosniff, text []string
+	immutable, manifest, noStore, bytes, any, exposed, nosniff, text []string
 }
 
 func newValues() values {
@@ -24,7 +24,6 @@ func newValues() values {
 		// go on with what it has while routers are away.
 		manifest: []string{"public, max-age=0, s-maxage=1, stale-if-error=30"},
 		noStore:  []string{"no-store"},
-		negative: []string{"public, max-age=0, s-maxage=1"},
 		bytes:    []string{"bytes"},
 		any:      []string{"*"},
 		exposed:  []string{"Content-Length, Content-Range, Date, ETag, " + headerStale},
@@ -231,11 +230,13 @@ func (r *Router) redirect(w *response, req *http.Request, st *streamState, t tar
 func (r *Router) fail(w *response, req *http.Request, k kind, err error) {
 	h := w.Header()
 	switch {
+	// A 404 is remembered here for NegativeTTL and by nobody else: Cache-Control
+	// knows nothing below a second.
 	case errors.Is(err, stream.ErrNotFound):
-		h["Cache-Control"] = r.values.negative
+		h["Cache-Control"] = r.values.noStore
 		r.text(w, req, http.StatusNotFound, "no such stream")
 	case isMissing(err):
-		h["Cache-Control"] = r.values.negative
+		h["Cache-Control"] = r.values.noStore
 		r.text(w, req, http.StatusNotFound, "no such "+k.noun())
 	case errors.Is(err, context.Canceled) && req.Context().Err() != nil:
 		w.code = 499 // the client left: nothing is sent, only counted

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/dionysia-dev/dionysia/services/stream"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -97,6 +98,8 @@ func (m *metrics) upstream(k kind, err error) {
 	var status statusError
 	switch {
 	case err == nil:
+	case errors.Is(err, errNotLive), errors.Is(err, errNoAsk), errors.Is(err, errGone), errors.Is(err, stream.ErrNotFound):
+		return // no origin was asked
 	case isMissing(err):
 		outcome = "missing"
 	case errors.As(err, &status) && status != http.StatusOK:

@@ -40,6 +40,7 @@ func loadAssets(dir string) (assets, error) {
 	add := func(name string, data []byte) {
 		types := map[string]string{
 			".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8",
+			".svg": "image/svg+xml",
 		}
 		as[name] = asset{data: data, contentType: types[filepath.Ext(name)], etag: bodyTag(data)}
 	}

@@ -103,10 +103,11 @@ func (e Endpoints) RTSPTarget(stream, key string) []string {
 	return []string{"-f", "rtsp", "-rtsp_transport", "tcp", u + "/" + stream}
 }
 
-// SRTTarget publishes MPEG-TS in SRT, with the key in the stream id.
+// SRTTarget publishes MPEG-TS in SRT, with the key in the stream id; ffmpeg sends
+// that as it is written.
 func (e Endpoints) SRTTarget(stream, key string) []string {
 	return []string{"-f", "mpegts", e.SRT + "?pkt_size=1316&latency=200000&streamid=" +
-		url.QueryEscape("publish:live/"+stream+":any:"+key)}
+		"publish:live/" + stream + ":any:" + key}
 }
 
 // Publish starts ffmpeg sending the picture to a target.

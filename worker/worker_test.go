@@ -102,7 +102,7 @@ func TestPublisherReturns(t *testing.T) {
 
 func TestRefusesWhatCantBeTranscoded(t *testing.T) {
 	r := newRig(t).start()
-	r.publish("g711", append(picture("320x240", "25", false)[:4:4], "-f", "lavfi", "-i", "sine=sample_rate=8000", "-c:v", "libx264", "-preset", "ultrafast",
+	r.publish("g711", append(picture("320x240", "25", false)[:5:5], "-f", "lavfi", "-i", "sine=sample_rate=8000", "-c:v", "libx264", "-preset", "ultrafast",
 		"-pix_fmt", "yuv420p", "-g", "25", "-c:a", "pcm_mulaw", "-f", "rtsp")...)
 	r.place("g711", r.w.Boot())
 	s := r.waitStatus("g711", "a refusal", func(s stream.RunStatus) bool { return s.State == stream.RunRefused })

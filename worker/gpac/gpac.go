@@ -66,7 +66,13 @@ func Build(s Spec) (Command, error) {
 	if err := s.check(); err != nil {
 		return Command{}, err
 	}
-	args := []string{"-p=0", "-logs=all@warning:ncl", s.source()}
+	args := []string{"-p=0", "-logs=all@warning:ncl"}
+	if s.Version.legacy() {
+		// Its own audio decoders feed the encoder times that jump and repeat in
+		// the first seconds; libavcodec's do not.
+		args = append(args, "-blacklist=faad,maddec,a52dec")
+	}
+	args = append(args, s.source())
 	for i, v := range s.Ladder.Video {
 		args = append(args, s.video(i, v)...)
 	}

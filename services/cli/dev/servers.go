@@ -96,7 +96,7 @@ func (d *Dev) startConsul(ctx context.Context) error {
 		"log_level":        "INFO",
 		"ports": map[string]int{"http": d.Ports.ConsulUI, "dns": d.Ports.ConsulDNS, "server": d.Ports.ConsulRPC,
 			"serf_lan": d.Ports.ConsulLAN, "serf_wan": -1, "grpc": -1, "grpc_tls": -1, "https": -1},
-		"dns_config":           map[string]any{"only_passing": true, "service_ttl": map[string]string{"*": "1s"}},
+		"dns_config":           map[string]any{"only_passing": true, "enable_truncate": true, "service_ttl": map[string]string{"*": "1s"}},
 		"performance":          map[string]any{"raft_multiplier": 1},
 		"disable_update_check": true,
 		"leave_on_terminate":   false,

@@ -30,9 +30,9 @@ type commands struct {
 
 	Dev    devCmd    `cmd:"" help:"Run all of Dionysia on this machine, with a test picture."`
 	API    apiCmd    `cmd:"" help:"Run the management API and its controller."`
-	Ingest ingestCmd `cmd:"" help:"Run the ingest agent beside a mediamtx."`
+	Ingest ingestCmd `cmd:"" help:"Run the ingest agent beside a mediamtx (flags: dionysia ingest run --help), or write mediamtx's configuration."`
 	Router routerCmd `cmd:"" help:"Run the router, which viewers and CDNs ask."`
-	Worker workerCmd `cmd:"" help:"Run a worker, or list and look at workers."`
+	Worker workerCmd `cmd:"" help:"Run a worker (flags: dionysia worker run --help), or list and look at workers."`
 
 	Stream  client.StreamCmd  `cmd:"" help:"Create, list, change, watch and delete streams."`
 	Profile client.ProfileCmd `cmd:"" help:"List, apply and delete transcoding profiles."`

@@ -39,10 +39,20 @@ type apiCmd struct{ roles.API }
 // Run runs the api until a signal.
 func (c *apiCmd) Run(e *env) error { return runRole(e, c.API) }
 
-type ingestCmd struct{ roles.Ingest }
+type ingestCmd struct {
+	Run    ingestRunCmd    `cmd:"" default:"withargs" help:"Run the ingest agent beside a mediamtx."`
+	Config ingestConfigCmd `cmd:"" help:"Write the mediamtx.yml that goes with the agent."`
+}
+
+type ingestRunCmd struct{ roles.Ingest }
 
 // Run runs the ingest agent until a signal.
-func (c *ingestCmd) Run(e *env) error { return runRole(e, c.Ingest) }
+func (c *ingestRunCmd) Run(e *env) error { return runRole(e, c.Ingest) }
+
+type ingestConfigCmd struct{ roles.MediaMTXConfig }
+
+// Run writes the configuration.
+func (c *ingestConfigCmd) Run(e *env) error { return c.Write(e.stdout) }
 
 type routerCmd struct{ roles.Router }
 

@@ -13,7 +13,6 @@ import (
 
 	"github.com/dionysia-dev/dionysia/services/cli/roles"
 	"github.com/dionysia-dev/dionysia/services/ingest"
-	"github.com/dionysia-dev/dionysia/services/ingest/hook"
 )
 
 type starter interface {
@@ -71,8 +70,7 @@ func (d *Dev) startMediaMTX(ctx context.Context) error {
 	if err := os.WriteFile(path, conf, 0o600); err != nil {
 		return fmt.Errorf("mediamtx: %w", err)
 	}
-	env := []string{hook.EnvURL + "=" + agent, hook.EnvToken + "=" + d.secret.Derive("mediamtx-hook")}
-	c, err := d.spawn("mediamtx", syscall.SIGTERM, env, d.Parts.MediaMTX, path)
+	c, err := d.spawn("mediamtx", syscall.SIGTERM, ingest.HookEnv(agent, d.secret), d.Parts.MediaMTX, path)
 	if err != nil {
 		return err
 	}

@@ -57,7 +57,7 @@ type Command struct {
 var (
 	nameGrammar   = regexp.MustCompile(`^[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?$`)
 	presetGrammar = regexp.MustCompile(`^[a-z]{1,16}$`)
-	urlGrammar    = regexp.MustCompile(`^(rtmp|rtsp)://([A-Za-z0-9.-]{1,253}|\[[0-9a-f:.]{2,45}\])(:[0-9]{1,5})?(/[A-Za-z0-9_-]{1,63}){1,8}(\?token=[A-Za-z0-9._-]{1,1000})?$`)
+	urlGrammar    = regexp.MustCompile(`^(rtmp|rtsp)://([A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9a-f:.]{2,45}\])(:[0-9]{1,5})?(/[A-Za-z0-9_-]{1,63}){1,8}(\?token=[A-Za-z0-9._-]{1,1000})?$`)
 )
 
 // Build returns the command of a run. Its error wraps ErrSpec and names the
@@ -67,9 +67,7 @@ func Build(s Spec) (Command, error) {
 		return Command{}, err
 	}
 	args := []string{"-p=0", "-logs=all@warning:ncl"}
-	if s.Version.legacy() {
-		// Its own audio decoders feed the encoder times that jump and repeat in
-		// the first seconds; libavcodec's do not.
+	if s.Version.legacy() && !s.mixes() {
 		args = append(args, "-blacklist=faad,maddec,a52dec")
 	}
 	args = append(args, s.source())
@@ -125,21 +123,51 @@ func (s Spec) video(i int, v stream.OutVideo) []string {
 		fps = stream.Rate{Num: stream.NominalFPS, Den: int64(max(1, v.FrameStep))}
 	}
 	gops := max(1, math.Round(float64(s.Ladder.Segment)*fps.Float()/float64(v.GOP)))
+	rate := ""
+	if s.Version.legacy() {
+		rate = fmt.Sprintf(":x264-params=fps=%d/%d", fps.Num, fps.Den)
+	}
 	return append(args,
 		fmt.Sprintf("ffsws:osize=%dx%d:SID=%s:FID=%s", v.Width, v.Height, in, id("R", i)),
 		// Keyframes are forced by time, on the segments' own grid, so g is only
 		// an upper bound.
-		fmt.Sprintf("ffenc:c=libx264:b=%d:maxrate=%d:bufsize=%d:fintra=%d/%d:preset=%s:tune=zerolatency:g=%d:bf=0:sc_threshold=0:forced-idr=1:x264-params=fps=%d/%d:SID=%s:FID=%s:#Bitrate=%d",
+		fmt.Sprintf("ffenc:c=libx264:b=%d:maxrate=%d:bufsize=%d:fintra=%d/%d:preset=%s:tune=zerolatency:g=%d:bf=0:sc_threshold=0:forced-idr=1%s:SID=%s:FID=%s:#Bitrate=%d",
 			v.Bitrate, v.Bitrate+v.Bitrate/10, 2*v.Bitrate, s.segmentMillis(), 1000*int64(gops), v.Preset, 2*v.GOP,
-			fps.Num, fps.Den, id("R", i), id("E", i), v.Bitrate))
+			rate, id("R", i), id("E", i), v.Bitrate))
+}
+
+// mixes reports whether an audio rendition has fewer channels than the source,
+// and 1.0.1 can make it: its mixer understands only the packed samples of its own
+// AAC decoder. That decoder, through the resampler, feeds the encoder times that
+// jump and repeat once or twice in the first seconds, so it is not used else.
+func (s Spec) mixes() bool {
+	src := s.Media.Audio
+	if src == nil || src.Codec != "aac" {
+		return false
+	}
+	for _, a := range s.Ladder.Audio {
+		if a.Channels < src.Channels {
+			return true
+		}
+	}
+	return false
 }
 
 func (s Spec) audio(i int, a stream.OutAudio) []string {
 	var args []string
 	in := "S#audio"
-	if src := s.Media.Audio; src == nil || src.Channels != a.Channels || src.SampleRate != a.SampleRate {
+	src := s.Media.Audio
+	channels := a.Channels
+	if s.Version.legacy() && !s.mixes() && src != nil && src.Channels > 0 {
+		channels = src.Channels // as they are
+	}
+	if src == nil || src.Channels != channels || src.SampleRate != a.SampleRate {
 		in = id("A", i)
-		args = append(args, fmt.Sprintf("resample:ch=%d:sr=%d:SID=S#audio:FID=%s", a.Channels, a.SampleRate, in))
+		layout := ""
+		if s.Version.legacy() { // it would pass on the source's layout
+			layout = fmt.Sprintf(":#ChannelLayout=%d", map[bool]int{true: 4, false: 3}[channels == 1])
+		}
+		args = append(args, fmt.Sprintf("resample:ch=%d:sr=%d:SID=S#audio:FID=%s%s", channels, a.SampleRate, in, layout))
 	}
 	return append(args, fmt.Sprintf("ffenc:c=aac:b=%d:SID=%s:FID=%s:#Bitrate=%d", a.Bitrate, in, id("B", i), a.Bitrate))
 }
@@ -198,7 +226,7 @@ func (s Spec) check() error {
 		if err := name(a.Name); err != nil {
 			return err
 		}
-		if a.Codec != "aac" || a.Channels < 1 || a.SampleRate < 1 || a.Bitrate < 1 {
+		if a.Codec != "aac" || a.Channels < 1 || a.Channels > 2 || a.SampleRate < 1 || a.Bitrate < 1 {
 			return bad("%s: codec %q, %d channels, %d Hz, %d bit/s", a.Name, a.Codec, a.Channels, a.SampleRate, a.Bitrate)
 		}
 	}

@@ -306,10 +306,11 @@ func (l *loop) url(base string) (string, error) {
 }
 
 // pull chooses how GPAC reads the source: RTMP where it carries every track,
-// for its timestamps are the publisher's; RTSP over TCP otherwise.
+// for its timestamps are the publisher's; RTSP over TCP otherwise, and for MP3,
+// whose frames of 1152 samples lose time in RTMP's milliseconds on GPAC 1.0.1.
 func pull(p stream.Placement, media stream.SourceMedia) string {
 	video := media.Video == nil || media.Video.Codec == "h264"
-	audio := media.Audio == nil || media.Audio.Codec == "aac" || media.Audio.Codec == "mp3"
+	audio := media.Audio == nil || media.Audio.Codec == "aac"
 	if video && audio && p.Source.RTMP != "" {
 		return p.Source.RTMP
 	}

@@ -169,16 +169,18 @@ func (m MPD) Check() []string {
 	if m.Type == "dynamic" && (m.AST == "" || m.Publish == "" || m.Delay == "" || len(m.UTC) == 0) {
 		say("availabilityStartTime=%q publishTime=%q suggestedPresentationDelay=%q UTCTiming=%v", m.AST, m.Publish, m.Delay, m.UTC)
 	}
-	end := math.NaN() // of the Period before
+	// Where the Period before ends: its pictures, or the track that ends first.
+	end, least := math.NaN(), math.NaN()
 	for i, p := range m.Periods {
 		start, err := Duration(p.Start)
 		if err != nil {
 			say("Period %d: start %q: %v", i, p.Start, err)
 			continue
 		}
-		if i > 0 && !(math.Abs(start-end) < 0.003) {
+		if i > 0 && !(math.Abs(start-end) < 0.003 || math.Abs(start-least) < 0.003) {
 			say("Period %s starts at %.4f s, its predecessor ends at %.4f", p.ID, start, end)
 		}
+		least = math.NaN()
 		var offset *float64
 		for _, s := range p.Sets {
 			for _, rep := range s.Reps {
@@ -195,8 +197,12 @@ func (m MPD) Check() []string {
 					say("Period %s: presentationTimeOffset %.4f s in one set, %.4f in another", p.ID, *offset, off)
 				}
 				last := segs[len(segs)-1]
+				stop := start + float64(last.T+last.D)/float64(t.Timescale) - off
 				if s.Video() {
-					end = start + float64(last.T+last.D)/float64(t.Timescale) - off
+					end = stop
+				}
+				if math.IsNaN(least) || stop < least {
+					least = stop
 				}
 			}
 		}

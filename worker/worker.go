@@ -202,7 +202,7 @@ func (w *Worker) Stop(ctx context.Context) {
 		}
 	}
 	if w.runs != nil {
-		w.putReport() // draining
+		_ = w.putReport() // says that it drains; it may fail
 		w.runs.Stop()
 	}
 	w.cancel()

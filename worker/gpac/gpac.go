@@ -97,7 +97,15 @@ func (s Spec) rtsp() bool { return s.Source[:4] == "rtsp" }
 // whole frames of it, which doubles and shifts frames; with the timescale they
 // pass as they are. x264 gets the true rate beside it, for its rate control.
 func (s Spec) source() string {
-	opts := "probesize=5000000:analyzeduration=5000000:fpsprobesize=3"
+	// Analysing ends at the first keyframe, once every track is known. RTMP does
+	// not say how many there are: without audio it would go on for all of
+	// analyzeduration. Frames are kept meanwhile, so 2 s do not delay the first
+	// segment.
+	analyse := 5_000_000
+	if !s.rtsp() && s.Media.Audio == nil {
+		analyse = 2_000_000
+	}
+	opts := fmt.Sprintf("probesize=5000000:analyzeduration=%d:fpsprobesize=3", analyse)
 	scale := 1000 // RTMP's milliseconds
 	if s.rtsp() {
 		opts = "rtsp_transport=tcp:" + opts

@@ -3,6 +3,7 @@ package transcode
 import (
 	"bytes"
 	"os"
+	"regexp"
 	"strings"
 	"sync"
 
@@ -24,6 +25,8 @@ type logRing struct {
 	file  *os.File
 	size  int
 }
+
+var colours = regexp.MustCompile("\x1b\\[[0-9;]*m")
 
 // newLogRing writes to path; without the file it keeps only the lines.
 func newLogRing(path string) *logRing {
@@ -53,7 +56,7 @@ func (r *logRing) Write(b []byte) (int, error) {
 }
 
 func (r *logRing) line(s string) {
-	s = gpac.Mask(strings.ToValidUTF8(strings.TrimSpace(s), "?"))
+	s = gpac.Mask(strings.ToValidUTF8(strings.TrimSpace(colours.ReplaceAllString(s, "")), "?"))
 	if s == "" || strings.Contains(s, "flush session before exit") {
 		return
 	}

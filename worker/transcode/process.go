@@ -105,7 +105,8 @@ func (s *spawner) startProcess(j Jail, program string, args, env []string, dir s
 	argv := append(append(append([]string{}, j.prefix...), path), args...)
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Dir = dir
-	cmd.Env = append(append([]string{}, env...), "HOME="+dir, "TMPDIR="+dir, "PWD="+dir)
+	// Relative: GPAC's user may not be able to walk down to dir.
+	cmd.Env = append(append([]string{}, env...), "HOME=.", "TMPDIR=.")
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.WaitDelay = time.Second
 	cmd.SysProcAttr = processAttr()
@@ -160,7 +161,7 @@ func (p *process) how() string {
 	case p.err == nil:
 		return "exited 0"
 	case errors.As(p.err, &exit):
-		return exit.ProcessState.String()
+		return exit.String()
 	}
 	return p.err.Error()
 }

@@ -3,11 +3,13 @@ package origin
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -27,6 +29,7 @@ type fakeStore struct {
 	fenced  map[string]uint64 // the placement's epoch
 	tails   map[string]*stream.Tail
 	appends []uint64
+	loads   int
 }
 
 func newFakeStore() *fakeStore {
@@ -101,8 +104,11 @@ func (s *fakeStore) LoadTail(ctx context.Context, id string) (stream.Tail, error
 		return stream.Tail{}, err
 	}
 	defer end()
+	s.loads++
 	if t := s.tails[id]; t != nil {
-		return *t, nil
+		out := *t
+		out.Runs, out.Segments = maps.Clone(t.Runs), slices.Clone(t.Segments)
+		return out, nil
 	}
 	return stream.Tail{}, stream.ErrNotFound
 }
@@ -207,6 +213,19 @@ func newWorld(t testing.TB, m media, store *fakeStore, c *clock) *world {
 	}
 	t.Cleanup(o.Close)
 	return &world{t: t, origin: o, store: store, media: m, clock: c}
+}
+
+// again is a new process in the place of a killed one: only the files and the
+// store remain.
+func (w *world) again() *world {
+	w.t.Helper()
+	w.origin.Close()
+	o, err := New(w.origin.cfg)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(o.Close)
+	return &world{t: w.t, origin: o, store: w.store, media: w.media, clock: w.clock}
 }
 
 type testWriter struct{ t testing.TB }

@@ -139,6 +139,8 @@ func (o *Origin) serveManifest(w http.ResponseWriter, r *http.Request, st *state
 		h.Set(HeaderEpoch, strconv.FormatUint(v.epoch, 10))
 	}
 	switch {
+	case v.status == absent:
+		fail(w, http.StatusNotFound, "no such stream here")
 	case st.fencedBy.Load() > v.epoch:
 		fail(w, http.StatusGone, "another worker has this stream now")
 	case v.status == gone:
@@ -176,7 +178,7 @@ func (o *Origin) serveFile(w http.ResponseWriter, r *http.Request, st *state, ke
 	if strings.HasSuffix(key, "/init.mp4") {
 		kind = "init"
 	}
-	found, ok := st.files.Load(key)
+	f, ok := o.find(st, key)
 	if !ok {
 		code, why := http.StatusNotFound, "not listed"
 		if st.view.Load().status == gone {
@@ -185,7 +187,6 @@ func (o *Origin) serveFile(w http.ResponseWriter, r *http.Request, st *state, ke
 		fail(w, code, why)
 		return kind
 	}
-	f := found.(*file)
 	var content io.ReadSeeker = strings.NewReader(string(f.data))
 	if f.path != "" {
 		// The size was checked when it was listed; a file that differs is not
@@ -208,6 +209,14 @@ func (o *Origin) serveFile(w http.ResponseWriter, r *http.Request, st *state, ke
 	h.Set("ETag", f.etag)
 	http.ServeContent(w, r, "", f.modified.Truncate(time.Second), content)
 	return kind
+}
+
+// find returns the object at a path below seg/.
+func (o *Origin) find(st *state, key string) (*file, bool) {
+	if v, ok := st.files.Load(key); ok {
+		return v.(*file), true
+	}
+	return o.findPast(st, key)
 }
 
 func etagMatches(header, etag string) bool {

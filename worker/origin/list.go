@@ -62,14 +62,12 @@ func (o *Origin) list(st *state, run *runState, local uint64, infos []segmentInf
 		st.pres.Runs[run.start.ID] = record
 		run.listed = true
 		for i, t := range run.tracks {
-			st.files.Store(fmt.Sprintf("%s/%s/init.mp4", run.start.ID, t.Name),
-				&file{data: run.made[i].init.bytes, etag: etag(run.made[i].init.bytes), contentType: mediaType(t.Kind), modified: now})
+			st.files.Store(initKey(run.start.ID, t.Name), initFile(t, run.made[i].init.bytes, now))
 		}
 	}
 	for i, t := range run.tracks {
-		key := segmentKey(run.start.ID, t.Name, local)
-		st.files.Store(key, &file{path: filepath.Join(run.start.Dir, fileName(run.made[i].prefix, local)), size: infos[i].size,
-			etag: `"` + fmt.Sprintf("%s-%s-%d", run.start.ID, t.Name, local) + `"`, contentType: mediaType(t.Kind), modified: now})
+		path := filepath.Join(run.start.Dir, fileName(run.made[i].prefix, local))
+		st.files.Store(segmentKey(run.start.ID, t.Name, local), segmentFile(run.start.ID, t, local, path, infos[i].size, now))
 	}
 	st.pres.Segments = append(st.pres.Segments, seg)
 	st.next, st.discSeq, st.status, st.joins = seg.Number+1, seg.DiscSeq, live, true

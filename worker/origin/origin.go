@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -40,7 +39,8 @@ type Store interface {
 // Config of an Origin.
 type Config struct {
 	// Dir is where the runs' directories are, <Dir>/<stream>/<run>. What an
-	// earlier process left there is removed.
+	// earlier process left there is served while the stream's tail names it, and
+	// removed when no tail can any more.
 	Dir        string
 	Store      Store
 	Logger     hclog.Logger
@@ -90,7 +90,7 @@ func New(cfg Config) (*Origin, error) {
 		return nil, fmt.Errorf("making the run directories' root: %w", err)
 	}
 	o := &Origin{cfg: cfg, log: cfg.Logger, metrics: newMetrics(cfg.Registerer)}
-	if err := o.removeLeftovers(); err != nil {
+	if err := o.findLeftovers(); err != nil {
 		return nil, err
 	}
 	o.ctx, o.cancel = context.WithCancel(context.Background())
@@ -113,24 +113,6 @@ func (o *Origin) Close() {
 		o.watcher.close()
 	}
 	o.wg.Wait()
-}
-
-// removeLeftovers removes run directories of an earlier process. Nothing refers
-// to them: an origin that starts again has released its placements.
-func (o *Origin) removeLeftovers() error {
-	dirs, err := filepath.Glob(filepath.Join(o.cfg.Dir, "*", "e*r*"))
-	if err != nil {
-		return fmt.Errorf("looking for old runs: %w", err)
-	}
-	for _, d := range dirs {
-		if _, err := stream.ParseRunID(filepath.Base(d)); err != nil {
-			continue
-		}
-		if err := os.RemoveAll(d); err != nil {
-			return fmt.Errorf("removing an old run: %w", err)
-		}
-	}
-	return nil
 }
 
 func (o *Origin) watch(dir string, fn func(string)) (func(), error) {
@@ -165,6 +147,11 @@ func (o *Origin) StartRun(start RunStart) *RunHandle {
 	if st.fencedBy.Load() <= start.ID.Epoch {
 		st.fencedBy.Store(0) // placed here again
 	}
+	if st.status == absent {
+		st.status = waiting
+		st.view.Store(&view{})
+	}
+	st.forget(start.ID)
 	var before []*runState
 	for _, p := range st.runs {
 		p.stop()
@@ -206,7 +193,7 @@ func (o *Origin) fence(st *state, epoch uint64) {
 	}
 	own := false
 	for _, r := range st.runs {
-		if r.start.ID.Epoch < epoch {
+		if r.start.ID.Epoch < epoch && !r.past {
 			r.fence()
 			r.stop()
 			own = true
@@ -325,7 +312,8 @@ func (o *Origin) sweep(st *state) (bytes int64) {
 		}
 		st.dropRun(id, r)
 	}
-	if len(st.runs) == 0 && len(st.backlog) == 0 && now.Sub(st.touched) > tombstone {
+	bytes += st.sweepLeftovers(now)
+	if len(st.runs) == 0 && st.left.Load() == nil && len(st.backlog) == 0 && (st.status == absent || now.Sub(st.touched) > tombstone) {
 		o.streams.Delete(st.id)
 	}
 	return bytes
@@ -335,7 +323,7 @@ func (o *Origin) sweep(st *state) (bytes int64) {
 func (st *state) dropRun(id stream.RunID, r *runState) {
 	delete(st.runs, id)
 	for _, t := range r.tracks {
-		st.files.Delete(fmt.Sprintf("%s/%s/init.mp4", id, t.Name))
+		st.files.Delete(initKey(id, t.Name))
 	}
 	if err := os.RemoveAll(r.start.Dir); err != nil {
 		st.log.Warn("can't remove a run's directory", "run", id.String(), "err", err)

@@ -396,25 +396,3 @@ func TestNewBroadcastOnTheSameWorker(t *testing.T) {
 		t.Errorf("the old broadcast's segment: %d", code)
 	}
 }
-
-func TestLeftoversAreRemoved(t *testing.T) {
-	dir := t.TempDir()
-	old := filepath.Join(dir, "demo", "e1r1")
-	other := filepath.Join(dir, "demo", "extra")
-	for _, d := range []string{old, other} {
-		if err := os.MkdirAll(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	o, err := New(Config{Dir: dir, Store: newFakeStore()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer o.Close()
-	if _, err := os.Stat(old); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("an old run is still there: %v", err)
-	}
-	if _, err := os.Stat(other); err != nil {
-		t.Errorf("something else was removed: %v", err)
-	}
-}

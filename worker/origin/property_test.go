@@ -257,10 +257,19 @@ func TestPlaylistsOverRandomRunsHold(t *testing.T) {
 			}
 			m.list(last)
 			m.clock.Add(time.Duration(rapid.IntRange(0, 12_000).Draw(rt, "outage ms")) * time.Millisecond)
-			switch rapid.SampledFrom([]string{"restart", "failover", "failover", "tail lost", "redis away", "broadcast"}).Draw(rt, "event") {
+			switch rapid.SampledFrom([]string{"restart", "failover", "failover", "killed", "tail lost", "redis away", "broadcast"}).Draw(rt, "event") {
 			case "restart":
 				m.start(m.owner)
 			case "failover":
+				m.failover(nil)
+			case "killed":
+				// The worker starts again, and its successor may be itself.
+				for i, o := range m.origins {
+					if o == m.owner {
+						m.origins[i] = nil
+					}
+				}
+				m.owner.Close()
 				m.failover(nil)
 			case "tail lost":
 				// What state's bound leaves of a tail that live has lost.

@@ -93,6 +93,7 @@ type runState struct {
 	tracks []stream.Track // beside made
 	next   uint64         // the next local number to list
 	listed bool           // something of it is public; guarded by st.mu
+	past   bool           // an earlier process's: done, and only fetchable
 
 	unwatch func() // nil when there are no events
 	signal  chan struct{}

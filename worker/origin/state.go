@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,14 +21,17 @@ import (
 //	waiting → live → ended → gone
 //	   └────────┴──────┴──→ fenced (state.fencedBy) → gone
 //
+// A stream of which only an earlier process's runs are here is absent until it is
+// placed here.
 // A new run of a later broadcast takes it back to waiting.
 type status int
 
 const (
 	waiting status = iota // placed here, nothing listed yet
 	live
-	ended // the playlists are closed
-	gone  // the window after the end has passed
+	ended  // the playlists are closed
+	gone   // the window after the end has passed
+	absent // placed elsewhere or nowhere: only leftovers are here
 )
 
 // view is what viewers get; it is replaced as a whole and never changed.
@@ -70,8 +74,10 @@ type state struct {
 	log hclog.Logger
 
 	view     atomic.Pointer[view]
-	files    sync.Map      // path below seg/ → *file
-	fencedBy atomic.Uint64 // the highest foreign epoch above ours; 0 when not fenced
+	files    sync.Map                  // path below seg/ → *file
+	fencedBy atomic.Uint64             // the highest foreign epoch above ours; 0 when not fenced
+	left     atomic.Pointer[leftovers] // nil when there are none; stored with mu held
+	asking   sync.Mutex                // held, before mu, while a request asks the tail for leftovers
 
 	mu        sync.Mutex
 	placement stream.Placement // of the newest run
@@ -161,6 +167,8 @@ func etag(b []byte) string {
 	return fmt.Sprintf(`"%016x-%x"`, h.Sum64(), len(b))
 }
 
+func initKey(run stream.RunID, track string) string { return fmt.Sprintf("%s/%s/init.mp4", run, track) }
+
 func segmentKey(run stream.RunID, track string, local uint64) string {
 	return fmt.Sprintf("%s/%s/%d.m4s", run, track, local)
 }
@@ -174,11 +182,30 @@ func (st *state) remove(now time.Time) {
 			continue
 		}
 		if v, ok := st.files.LoadAndDelete(e.key); ok {
-			if err := os.Remove(v.(*file).path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			f := v.(*file)
+			if err := os.Remove(f.path); err != nil && !errors.Is(err, os.ErrNotExist) {
 				st.log.Warn("can't remove a segment", "err", err)
+			}
+			if e.run != nil {
+				e.run.mu.Lock()
+				e.run.bytes = max(0, e.run.bytes-f.size)
+				e.run.mu.Unlock()
 			}
 		}
 	}
 	clear(st.expiries[len(keep):])
 	st.expiries = keep
+}
+
+// unexpire takes back the removal of what is listed again, or replaced.
+func (st *state) unexpire(which func(key string) bool) {
+	st.expiries = slices.DeleteFunc(st.expiries, func(e expiry) bool { return which(e.key) })
+}
+
+func segmentFile(run stream.RunID, t stream.Track, local uint64, path string, size int64, at time.Time) *file {
+	return &file{path: path, size: size, etag: fmt.Sprintf(`"%s-%s-%d"`, run, t.Name, local), contentType: mediaType(t.Kind), modified: at}
+}
+
+func initFile(t stream.Track, b []byte, at time.Time) *file {
+	return &file{data: b, etag: etag(b), contentType: mediaType(t.Kind), modified: at}
 }

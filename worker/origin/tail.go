@@ -43,6 +43,9 @@ func (o *Origin) adopt(st *state, p stream.Placement, run stream.RunID) error {
 		o.storeFailed(err)
 	}
 	known := err == nil || errors.Is(err, stream.ErrNotFound)
+	if known {
+		st.claim(o, st.examine(tail))
+	}
 	last, disc := tail.Last, uint64(0)
 	if n := len(tail.Segments); known && n > 0 {
 		last, disc = max(last, tail.Segments[n-1].Number), tail.Segments[n-1].DiscSeq
@@ -136,6 +139,13 @@ func (st *state) continueTail(o *Origin, tail stream.Tail) {
 		}
 		st.pres.Segments = append(st.pres.Segments, s)
 	}
+	listed := map[string]bool{}
+	for _, s := range st.pres.Segments {
+		for name := range s.Parts {
+			listed[segmentKey(s.Run, name, s.Local)] = true
+		}
+	}
+	st.unexpire(func(key string) bool { return listed[key] })
 	newest := tail.Segments[len(tail.Segments)-1].Run
 	if r, ok := st.pres.Runs[newest]; ok {
 		st.pres.Variants, st.pres.Target = r.Variants, r.Target

@@ -5,11 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"net"
-	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/bluenviron/gortsplib/v5"
@@ -59,15 +56,12 @@ func (s source) changed(b source) string {
 	switch aa, ba := s.media.Audio, b.media.Audio; {
 	case (aa == nil) != (ba == nil):
 		return "audio came or went"
+	case aa != nil && ba.SampleRate == 0 && aa.Codec == ba.Codec: // in the frames
 	case aa != nil && *aa != *ba:
 		return fmt.Sprintf("audio %s %d Hz %d ch → %s %d Hz %d ch", aa.Codec, aa.SampleRate, aa.Channels, ba.Codec, ba.SampleRate, ba.Channels)
 	}
 	return ""
 }
-
-// measureTime bounds how long packets are read where the SPS does not tell size
-// or rate.
-const measureTime = 2500 * time.Millisecond
 
 // dialTimeout bounds each step of a probe.
 const dialTimeout = 3 * time.Second
@@ -96,23 +90,20 @@ func probe(ctx context.Context, url string, measure bool) (source, error) {
 		}
 		return source{}, fmt.Errorf("asking %s for its tracks: %w", u.Host, errors.New(gpac.Mask(err.Error())))
 	}
-	src, video, err := describe(desc)
-	if err != nil {
-		return source{}, err
+	src, t, err := describe(desc)
+	if err != nil || !measure {
+		return src, err
 	}
-	if v := src.media.Video; v != nil && measure && (v.Width == 0 || v.FPS.IsZero()) {
-		if err := measureVideo(ctx, c, desc, video, v); err != nil {
-			return source{}, err
-		}
-		src.measured = true
+	if err := t.measure(ctx, c, desc, &src); err != nil {
+		return source{}, fmt.Errorf("measuring the source: %w", err)
 	}
 	return src, nil
 }
 
 // describe reads the tracks of an SDP. The first of each kind is taken.
-func describe(desc *description.Session) (source, *description.Media, error) {
+func describe(desc *description.Session) (source, tracks, error) {
 	var s source
-	var video *description.Media
+	var t tracks
 	var names []string
 	for _, m := range desc.Medias {
 		for _, f := range m.Formats {
@@ -123,28 +114,28 @@ func describe(desc *description.Session) (source, *description.Media, error) {
 					s.ignored = append(s.ignored, "a second video track ("+f.Codec()+"): one is used")
 					continue
 				}
-				s.media.Video, video = videoFormat(f), m
+				s.media.Video, t.video, t.videoFormat = videoFormat(f), m, f
 			case *format.MPEG4Audio, *format.Opus, *format.MPEG1Audio:
 				if s.media.Audio != nil {
 					s.ignored = append(s.ignored, "a second audio track ("+f.Codec()+"): one is used")
 					continue
 				}
-				s.media.Audio = audioFormat(f)
+				s.media.Audio, t.audio, t.audioFormat = audioFormat(f), m, f
 			default:
 				switch m.Type {
 				case description.MediaTypeVideo:
-					return source{}, nil, refusal{fmt.Sprintf("video codec %s is not supported: H264 and H265 are", f.Codec())}
+					return source{}, tracks{}, refusal{fmt.Sprintf("video codec %s is not supported: H264 and H265 are", f.Codec())}
 				case description.MediaTypeAudio:
-					return source{}, nil, refusal{fmt.Sprintf("audio codec %s is not supported: AAC, Opus and MP3 are", f.Codec())}
+					return source{}, tracks{}, refusal{fmt.Sprintf("audio codec %s is not supported: AAC, Opus and MP3 are", f.Codec())}
 				}
 				s.ignored = append(s.ignored, fmt.Sprintf("track %s (%s): it is neither video nor audio", f.Codec(), m.Type))
 			}
 		}
 	}
 	if s.media.Video == nil && s.media.Audio == nil {
-		return source{}, nil, refusal{fmt.Sprintf("the source has neither video nor audio (tracks: %s)", strings.Join(names, ", "))}
+		return source{}, tracks{}, refusal{fmt.Sprintf("the source has neither video nor audio (tracks: %s)", strings.Join(names, ", "))}
 	}
-	return s, video, nil
+	return s, t, nil
 }
 
 func audioFormat(f format.Format) *stream.SourceAudio {
@@ -231,110 +222,4 @@ func plausible(num, den int64) stream.Rate {
 		a, b = b, a%b
 	}
 	return stream.Rate{Num: num / a, Den: den / a}
-}
-
-// measureVideo plays the video for a moment to find size and rate.
-func measureVideo(ctx context.Context, c *gortsplib.Client, desc *description.Session, m *description.Media, v *stream.SourceVideo) error {
-	if _, err := c.Setup(desc.BaseURL, m, 0, 0); err != nil {
-		return fmt.Errorf("measuring the source: %w", errors.New(gpac.Mask(err.Error())))
-	}
-	forma := m.Formats[0]
-	sampler := &sampler{}
-	if err := sampler.attach(c, m, forma); err != nil {
-		return fmt.Errorf("measuring the source: %w", err)
-	}
-	if _, err := c.Play(nil); err != nil {
-		return fmt.Errorf("measuring the source: %w", errors.New(gpac.Mask(err.Error())))
-	}
-	deadline := time.NewTimer(4 * measureTime) // for a size: until the next keyframe
-	defer deadline.Stop()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	start := time.Now()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-deadline.C:
-			if v.Width == 0 {
-				return errors.New("measuring the source: it sent no picture parameters")
-			}
-			return nil
-		case <-tick.C:
-		}
-		if v.Width == 0 {
-			sampler.size(v)
-		}
-		if v.FPS.IsZero() && time.Since(start) > measureTime {
-			v.FPS = sampler.rate()
-		}
-		if v.Width > 0 && (!v.FPS.IsZero() || time.Since(start) > measureTime) {
-			return nil
-		}
-	}
-}
-
-// sampler collects what the packets of a video tell. Its callbacks run on the
-// client's goroutine.
-type sampler struct {
-	mu    sync.Mutex
-	times []int64 // of access units, 90 kHz
-	sps   []byte
-	h265  bool
-}
-
-func (s *sampler) note(pts int64, units [][]byte) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.times = append(s.times, pts)
-	for _, u := range units {
-		if len(u) > 0 && (!s.h265 && u[0]&0x1f == byte(h264.NALUTypeSPS) || s.h265 && u[0]>>1&0x3f == byte(h265.NALUType_SPS_NUT)) {
-			s.sps = slices.Clone(u)
-		}
-	}
-}
-
-func (s *sampler) size(v *stream.SourceVideo) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.h265 {
-		readSPS265(s.sps, v)
-	} else {
-		readSPS264(s.sps, v)
-	}
-}
-
-// rate is the mean over what was seen, taken for the nearest usual rate when it
-// is within 0.2 % of one.
-func (s *sampler) rate() stream.Rate {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return meanRate(s.times)
-}
-
-func meanRate(times []int64) stream.Rate {
-	if len(times) < 8 {
-		return stream.Rate{}
-	}
-	sorted := slices.Sorted(slices.Values(times)) // B-frames come out of order
-	span := sorted[len(sorted)-1] - sorted[0]
-	if span <= 0 {
-		return stream.Rate{}
-	}
-	f := float64(len(sorted)-1) * 90000 / float64(span)
-	best, diff := stream.Rate{}, 0.002
-	for _, r := range usualRates() {
-		if d := math.Abs(f/r.Float() - 1); d < diff {
-			best, diff = r, d
-		}
-	}
-	if best.IsZero() {
-		best = plausible(int64(math.Round(f*1000)), 1000)
-	}
-	return best
-}
-
-func usualRates() []stream.Rate {
-	return []stream.Rate{{Num: 10, Den: 1}, {Num: 12, Den: 1}, {Num: 15, Den: 1}, {Num: 20, Den: 1}, {Num: 24000, Den: 1001}, {Num: 24, Den: 1}, {Num: 25, Den: 1},
-		{Num: 30000, Den: 1001}, {Num: 30, Den: 1}, {Num: 48, Den: 1}, {Num: 50, Den: 1}, {Num: 60000, Den: 1001}, {Num: 60, Den: 1}, {Num: 100, Den: 1}, {Num: 120, Den: 1}}
 }

@@ -6,7 +6,18 @@
 // 1.0.1, and a template for each of its inputs writes freed memory as names):
 //
 //	ffdmx ─┬─ video ─[ffavf framestep]─ ffsws ─ ffenc libx264 ─ dasher ─ <rendition>_init.mp4, <rendition>_<n>.m4s
-//	       └─ audio ─[resample]─ ffenc aac ─ dasher ─ …
+//	       └─ audio ─[resample]─ align.js ─ ffenc aac ─ dasher ─ …
+//
+// align.js is ours, run by GPAC 1.0.1's JavaScript filter, one for each audio
+// rendition. Without it 1.0.1 stamps an RTMP source's audio in milliseconds, with
+// packets 0, 21 or 42 ms after each other, sound two frames late; and each dasher
+// cuts k segments after its own first packet, so that audio was cut 1.2 s before
+// video. Measured with it over 75 s each, the machine loaded, from RTMP (AAC, 48
+// kHz stereo and 44.1 kHz mono) and RTSP (Opus): all packets 1024 samples apart,
+// sound 3 to 9 ms after its picture, each audio segment begun within 32 ms of
+// video's, no picture lost. It runs without memory growing. A resampler behind it
+// would spoil the times again, so it gives the encoder's own sample format.
+// libavfilter can't do it: 1.0.1 takes only the first plane of its audio.
 //
 // Measured on 1.0.1: a segment's file is created, written and closed within
 // 1 to 35 ms when it is complete, as one styp, moof and mdat.
@@ -17,6 +28,7 @@
 package gpac
 
 import (
+	_ "embed"
 	"errors"
 	"fmt"
 	"math"
@@ -47,6 +59,8 @@ type Spec struct {
 // the run's directory: all its files have relative names.
 type Command struct {
 	Args []string
+	// Files are to be in the run's directory before: contents by name.
+	Files map[string]string
 	// Env is the whole environment but HOME and TMPDIR.
 	Env []string
 }
@@ -59,6 +73,9 @@ var (
 	presetGrammar = regexp.MustCompile(`^[a-z]{1,16}$`)
 	urlGrammar    = regexp.MustCompile(`^(rtmp|rtsp)://([A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9a-f:.]{2,45}\])(:[0-9]{1,5})?(/[A-Za-z0-9_-]{1,63}){1,8}(\?token=[A-Za-z0-9._-]{1,1000})?$`)
 )
+
+//go:embed align.js
+var align string
 
 // Build returns the command of a run. Its error wraps ErrSpec and names the
 // field, not a token.
@@ -83,7 +100,11 @@ func Build(s Spec) (Command, error) {
 	for i, a := range s.Ladder.Audio {
 		args = append(args, "-o", s.output(a.Name, id("B", i)))
 	}
-	return Command{Args: args, Env: []string{"PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8"}}, nil
+	c := Command{Args: args, Env: []string{"PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8"}}
+	if s.Version.legacy() && len(s.Ladder.Audio) > 0 {
+		c.Files = map[string]string{"align.js": fmt.Sprintf("const withVideo = %t;\n", len(s.Ladder.Video) > 0) + align}
+	}
+	return c, nil
 }
 
 // id names a filter. No id may be the beginning of another: 1.0.1 matches an
@@ -176,6 +197,16 @@ func (s Spec) audio(i int, a stream.OutAudio) []string {
 			layout = fmt.Sprintf(":#ChannelLayout=%d", map[bool]int{true: 4, false: 3}[channels == 1])
 		}
 		args = append(args, fmt.Sprintf("resample:ch=%d:sr=%d:SID=S#audio:FID=%s%s", channels, a.SampleRate, in, layout))
+	}
+	if s.Version.legacy() {
+		from := in
+		if len(s.Ladder.Video) > 0 {
+			// Pictures as they go to the encoder. Not encoded ones: the dasher that
+			// follows an encoder has its id too, and manifests would come.
+			from += "," + id("R", 0)
+		}
+		in = id("J", i)
+		args = append(args, fmt.Sprintf("jsf:js=align.js:SID=%s:FID=%s", from, in))
 	}
 	return append(args, fmt.Sprintf("ffenc:c=aac:b=%d:SID=%s:FID=%s:#Bitrate=%d", a.Bitrate, in, id("B", i), a.Bitrate))
 }

@@ -50,13 +50,18 @@ func TestGolden(t *testing.T) {
 		"mono-of-opus": func(s *Spec) {
 			s.Ladder.Audio[0].Channels, s.Media.Audio.Codec = 1, "opus"
 		},
-		"mp3": func(s *Spec) { s.Media.Audio = &stream.SourceAudio{Codec: "mp3"} },
+		"mp3": func(s *Spec) {
+			s.Media.Audio = &stream.SourceAudio{Codec: "mp3", SampleRate: 44100, Channels: 2}
+			s.Source = "rtsp://h:8554/live/demo"
+			s.Ladder.Audio[0].SampleRate = 44100
+		},
 		"no-audio-unknown-rate": func(s *Spec) {
 			s.Media.Audio, s.Ladder.Audio, s.Ladder.Segment = nil, nil, 2
 			for i := range s.Ladder.Video {
 				s.Ladder.Video[i].FPS = stream.Rate{}
 			}
 		},
+		"audio-only": func(s *Spec) { s.Media.Video, s.Ladder.Video = nil, nil },
 		"two-gops": func(s *Spec) {
 			for i := range s.Ladder.Video {
 				s.Ladder.Video[i].GOP = 30
@@ -74,6 +79,10 @@ func TestGolden(t *testing.T) {
 					t.Fatal(err)
 				}
 				got := strings.Join(c.Args, "\n") + "\n"
+				for name, text := range c.Files {
+					first, _, _ := strings.Cut(text, "\n")
+					got += name + ": " + first + "\n"
+				}
 				file := filepath.Join("testdata", name+"_"+vname+".golden")
 				if *update {
 					if err := os.WriteFile(file, []byte(got), 0o644); err != nil {

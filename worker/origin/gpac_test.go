@@ -47,6 +47,11 @@ func TestWithGPAC(t *testing.T) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	for name, text := range cmd.Files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 	w.media.ladder = ladder
 	r := w.start(placement("demo", 1, time.Now()), 1)
 	proc := exec.Command(bin, cmd.Args...)

@@ -26,6 +26,7 @@ func TestGoesOn(t *testing.T) {
 	dash.WaitStarted(t, aWhile)
 	hls.Play(t, 5*time.Second)
 
+	publish := func() *kit.Proc { return kit.Publish(t, kit.Picture{}, d.RTMPTarget("show", key)) } // outlives the subtest
 	lastHLS, lastDASH := kit.Report{}, kit.Report{}
 	playsOn := func(t *testing.T) {
 		t.Helper()
@@ -74,7 +75,7 @@ func TestGoesOn(t *testing.T) {
 		before := w.Newest()
 		pub.Kill()
 		waitState(t, d, "show", aWhile, "grace")
-		pub = kit.Publish(t, kit.Picture{}, d.RTMPTarget("show", key))
+		pub = publish()
 		kit.Eventually(t, aWhile, "a new segment", func() error {
 			if n := w.Newest(); n <= before+2 {
 				return fmt.Errorf("the newest is %d", n)

@@ -47,7 +47,7 @@ webrtc: no
 srt: no
 authInternalUsers:
 - user: any
-  permissions: [{action: publish}, {action: read}, {action: api}]
+  permissions: [{action: publish}, {action: read}]
 paths: {all_others: {}}
 `, p.API, p.RTMP, p.RTSP)
 }

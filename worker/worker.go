@@ -318,13 +318,21 @@ func (w *Worker) serveQueue() error {
 		if err := w.runs.Sync(ctx); err != nil {
 			return err
 		}
-		return w.runs.Settled(ctx, s.Stream, s.Epoch)
+		ctx, cancel := context.WithTimeout(ctx, settleTime)
+		defer cancel()
+		if err := w.runs.Settled(ctx, s.Stream, s.Epoch); err != nil {
+			w.log.Info("a placement has not started yet; its loop goes on", "stream", s.Stream, "epoch", s.Epoch)
+		}
+		return nil
 	})
 	if err := w.queue.Start(mux); err != nil {
 		return fmt.Errorf("worker: serving the task queue: %w", err)
 	}
 	return nil
 }
+
+// settleTime is how long a task waits for its run; the run needs no task.
+const settleTime = task.StartTimeout / 2
 
 // reconcileEvery bounds how long a lost task delays a stream.
 const reconcileEvery = 2 * time.Second

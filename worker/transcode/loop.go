@@ -47,6 +47,10 @@ type loop struct {
 	cancel   context.CancelFunc
 	graceful atomic.Bool
 
+	prober  prober    // of run's goroutine
+	waiting time.Time // since when there has been no source; of the same
+	unknown time.Time // since when Redis has not known the placement; the manager's
+
 	mu        sync.Mutex
 	placement stream.Placement
 	state     stream.RunState
@@ -148,6 +152,7 @@ func (l *loop) run(parent context.Context) {
 	stop := context.AfterFunc(parent, func() { l.cancel() })
 	defer stop()
 	defer l.settle()
+	defer l.prober.close()
 	l.log.Info("placement taken", "worker", l.m.cfg.Worker, "device", l.current().Device, "price", l.current().Price)
 	var back backoff
 	for !l.over() && !l.ending() {
@@ -155,6 +160,7 @@ func (l *loop) run(parent context.Context) {
 		if !ok {
 			continue
 		}
+		l.prober.close()
 		end := l.runOnce(src)
 		if l.over() || l.ending() {
 			break
@@ -213,6 +219,17 @@ type found struct {
 	ladder    stream.Ladder
 }
 
+// patientAfter is how long an absent source is looked for often: a publisher
+// that returns within its grace.
+const patientAfter = 30 * time.Second
+
+// note reports whether an error is not the last one again.
+func (l *loop) note(text string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.lastError != text
+}
+
 // findSource probes once; when there is nothing to run it waits a moment and
 // returns false.
 func (l *loop) findSource() (found, bool) {
@@ -224,7 +241,7 @@ func (l *loop) findSource() (found, bool) {
 	}
 	ctx, cancel := context.WithTimeout(l.ctx, 20*time.Second)
 	defer cancel()
-	src, err := probe(ctx, url, true)
+	src, err := l.prober.probe(ctx, url, true)
 	if l.over() {
 		return found{}, false
 	}
@@ -232,17 +249,27 @@ func (l *loop) findSource() (found, bool) {
 	switch {
 	case errors.Is(err, errAbsent):
 		l.set(stream.RunWaiting, "")
-		l.wait(l.m.cfg.Poll)
+		if l.waiting.IsZero() {
+			l.waiting = time.Now()
+		}
+		d := l.m.cfg.Poll
+		if time.Since(l.waiting) > patientAfter {
+			d *= 4
+		}
+		l.wait(d)
 		return found{}, false
 	case errors.As(err, &no):
 		l.refuse(no.reason)
 		return found{}, false
 	case err != nil:
+		if l.note(err.Error()) {
+			l.log.Warn("can't probe the source", "error", err)
+		}
 		l.set(stream.RunWaiting, err.Error())
-		l.log.Warn("can't probe the source", "error", err)
 		l.wait(l.m.cfg.Poll)
 		return found{}, false
 	}
+	l.waiting = time.Time{}
 	for _, t := range src.ignored {
 		l.m.event(l.id, "run.track_ignored", "warn", t)
 	}

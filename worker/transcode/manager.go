@@ -70,6 +70,9 @@ type Deps struct {
 // storeTimeout bounds each call of the store, so that a loop goes on.
 const storeTimeout = time.Second
 
+// forgottenAfter is how long a placement runs on that Redis does not know.
+const forgottenAfter = time.Minute
+
 // Manager runs the placements of one worker.
 type Manager struct {
 	cfg     Config
@@ -149,12 +152,23 @@ func (m *Manager) reconcile(ctx context.Context, desired []stream.Placement) {
 	}
 	for id, l := range m.loops {
 		if _, ok := want[id]; ok || l.over() {
+			l.unknown = time.Time{}
 			continue
 		}
 		p, err := m.store.Placement(ctx, id)
 		switch {
-		case errors.Is(err, stream.ErrNotFound), err == nil && p.Epoch == l.epoch && p.State == stream.PlacementEnded:
+		case err == nil && p.Epoch == l.epoch && p.State == stream.PlacementEnded:
 			l.stop("the placement has ended", true)
+		case errors.Is(err, stream.ErrNotFound):
+			// A placement is deleted only after its end. Or Redis has lost its
+			// state, which must not end what viewers watch.
+			if l.unknown.IsZero() {
+				l.unknown = time.Now()
+				l.log.Warn("Redis does not know this placement; going on for a while", "for", forgottenAfter)
+			}
+			if time.Since(l.unknown) > forgottenAfter {
+				l.stop("Redis does not know the placement", true)
+			}
 		case err != nil: // unknown: go on
 		case p.Epoch > l.epoch:
 			m.fence(l, p.Epoch)

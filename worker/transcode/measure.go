@@ -33,33 +33,33 @@ type tracks struct {
 }
 
 // measure plays what a DESCRIBE has left open for a moment: the picture's size
-// or rate, and what is in MP3's frames.
-func (t tracks) measure(ctx context.Context, c *gortsplib.Client, desc *description.Session, src *source) error {
+// or rate, and what is in MP3's frames. played says that it had to.
+func (t tracks) measure(ctx context.Context, c *gortsplib.Client, desc *description.Session, src *source) (played bool, err error) {
 	v, a := src.media.Video, src.media.Audio
 	video := v != nil && (v.Width == 0 || v.FPS.IsZero())
 	audio := a != nil && a.SampleRate == 0
 	s := &sampler{}
 	if video {
 		if _, err := c.Setup(desc.BaseURL, t.video, 0, 0); err != nil {
-			return errors.New(gpac.Mask(err.Error()))
+			return true, errors.New(gpac.Mask(err.Error()))
 		}
 		if err := s.attachVideo(c, t.video, t.videoFormat); err != nil {
-			return err
+			return true, err
 		}
 	}
 	if audio {
 		if _, err := c.Setup(desc.BaseURL, t.audio, 0, 0); err != nil {
-			return errors.New(gpac.Mask(err.Error()))
+			return true, errors.New(gpac.Mask(err.Error()))
 		}
 		if err := s.attachAudio(c, t.audio, t.audioFormat); err != nil {
-			return err
+			return true, err
 		}
 	}
 	if !video && !audio {
-		return nil
+		return false, nil
 	}
 	if _, err := c.Play(nil); err != nil {
-		return errors.New(gpac.Mask(err.Error()))
+		return true, errors.New(gpac.Mask(err.Error()))
 	}
 	src.measured = video
 	start := time.Now()
@@ -75,13 +75,13 @@ func (t tracks) measure(ctx context.Context, c *gortsplib.Client, desc *descript
 		}
 		sized := !video || v.Width > 0 && (!v.FPS.IsZero() || time.Since(start) > rateTime)
 		if sized && (!audio || a.SampleRate > 0) {
-			return nil
+			return true, nil
 		}
 		if time.Since(start) > sizeTime {
-			return errors.New("it sends nothing that tells its format")
+			return true, errors.New("it sends nothing that tells its format")
 		}
 	}
-	return ctx.Err()
+	return true, ctx.Err()
 }
 
 // sampler collects what packets tell. Its callbacks run on the
@@ -127,7 +127,11 @@ func meanRate(times []int64) stream.Rate {
 	if len(times) < 8 {
 		return stream.Rate{}
 	}
-	sorted := slices.Sorted(slices.Values(times)) // B-frames come out of order
+	// B-frames come out of order, so both ends may have holes.
+	sorted := slices.Sorted(slices.Values(times))
+	if len(sorted) > 24 {
+		sorted = sorted[4 : len(sorted)-4]
+	}
 	span := sorted[len(sorted)-1] - sorted[0]
 	if span <= 0 {
 		return stream.Rate{}

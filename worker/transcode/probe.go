@@ -66,23 +66,55 @@ func (s source) changed(b source) string {
 // dialTimeout bounds each step of a probe.
 const dialTimeout = 3 * time.Second
 
-// probe asks mediamtx by RTSP DESCRIBE what it has at url (with its token). It
-// returns errAbsent, a refusal, or another error. With measure it reads packets
-// when the SPS leaves something open.
-func probe(ctx context.Context, url string, measure bool) (source, error) {
+// prober asks mediamtx, by RTSP DESCRIBE, what it has. It keeps its connection
+// between questions: mediamtx logs each one. One goroutine uses it.
+type prober struct {
+	c *gortsplib.Client
+}
+
+func (p *prober) close() {
+	if p.c != nil {
+		p.c.Close()
+		p.c = nil
+	}
+}
+
+// probe asks for url, which has its token. It returns errAbsent, a refusal, or
+// another error. With measure it reads packets when the answer leaves something
+// open.
+func (p *prober) probe(ctx context.Context, url string, measure bool) (source, error) {
 	u, err := base.ParseURL(url)
 	if err != nil {
 		return source{}, fmt.Errorf("parsing the source's RTSP URL: %w", errors.New(gpac.Mask(err.Error())))
 	}
-	tcp := gortsplib.ProtocolTCP
-	c := &gortsplib.Client{Scheme: u.Scheme, Host: u.Host, Protocol: &tcp, ReadTimeout: dialTimeout, WriteTimeout: dialTimeout,
-		DialContext: (&net.Dialer{Timeout: dialTimeout}).DialContext}
-	if err := c.Start(); err != nil {
-		return source{}, fmt.Errorf("connecting to %s: %w", u.Host, err)
+	if p.c != nil && (p.c.Scheme != u.Scheme || p.c.Host != u.Host) {
+		p.close()
 	}
-	defer c.Close()
+	again := p.c != nil
+	src, err := p.ask(ctx, u, measure)
+	if again && err != nil && ctx.Err() == nil && !errors.Is(err, errAbsent) && !errors.As(err, &refusal{}) {
+		src, err = p.ask(ctx, u, measure) // the kept connection may have been closed
+	}
+	return src, err
+}
+
+func (p *prober) ask(ctx context.Context, u *base.URL, measure bool) (_ source, err error) {
+	if p.c == nil {
+		tcp := gortsplib.ProtocolTCP
+		c := &gortsplib.Client{Scheme: u.Scheme, Host: u.Host, Protocol: &tcp, ReadTimeout: dialTimeout, WriteTimeout: dialTimeout,
+			DialContext: (&net.Dialer{Timeout: dialTimeout}).DialContext}
+		if err := c.Start(); err != nil {
+			return source{}, fmt.Errorf("connecting to %s: %w", u.Host, err)
+		}
+		p.c = c
+	}
+	c := p.c
 	stop := context.AfterFunc(ctx, c.Close)
-	defer stop()
+	defer func() {
+		if !stop() || err != nil {
+			p.close()
+		}
+	}()
 	desc, _, err := c.Describe(u)
 	if err != nil {
 		if bad := (liberrors.ErrClientBadStatusCode{}); errors.As(err, &bad) && bad.Code == base.StatusNotFound {
@@ -94,8 +126,12 @@ func probe(ctx context.Context, url string, measure bool) (source, error) {
 	if err != nil || !measure {
 		return src, err
 	}
-	if err := t.measure(ctx, c, desc, &src); err != nil {
+	played, err := t.measure(ctx, c, desc, &src)
+	if err != nil {
 		return source{}, fmt.Errorf("measuring the source: %w", err)
+	}
+	if played {
+		p.close() // it is a reader now
 	}
 	return src, nil
 }

@@ -208,13 +208,15 @@ func stalled(rungs []origin.RungProgress, now, started time.Time, start, patienc
 func (l *loop) watchFormat(ctx context.Context, src found) <-chan string {
 	out := make(chan string, 1)
 	go func() {
+		var p prober
+		defer p.close()
 		for sleep(ctx, time.Second) {
 			url, err := l.url(l.current().Source.RTSP)
 			if err != nil {
 				continue
 			}
 			pctx, cancel := context.WithTimeout(ctx, 2*dialTimeout)
-			now, err := probe(pctx, url, false)
+			now, err := p.probe(pctx, url, false)
 			cancel()
 			var no refusal
 			switch {

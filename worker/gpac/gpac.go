@@ -5,11 +5,12 @@
 // dasher for all of them numbers its representations in an unstable order on
 // 1.0.1, and a template for each of its inputs writes freed memory as names):
 //
-//	ffdmx ─┬─ video ─[ffavf framestep]─ ffsws ─ ffenc libx264 ─ dasher ─ <rendition>_init.mp4, <rendition>_<n>.m4s
+//	ffdmx ─┬─ video ─[fromkey.js]─[thin.js]─ ffsws ─ ffenc libx264 ─ dasher ─ <rendition>_init.mp4, <rendition>_<n>.m4s
 //	       └─ audio ─[resample]─ align.js ─ ffenc aac ─ dasher ─ …
 //
-// align.js is ours, run by GPAC 1.0.1's JavaScript filter, one for each audio
-// rendition. Without it 1.0.1 stamps an RTMP source's audio in milliseconds, with
+// The scripts are ours, run by GPAC 1.0.1's JavaScript filter; what fromkey.js (for
+// RTSP sources) and thin.js (for rungs with a capped frame rate) are for is said in
+// them. There is one align.js for each audio rendition. Without it 1.0.1 stamps an RTMP source's audio in milliseconds, with
 // packets 0, 21 or 42 ms after each other, sound two frames late; and each dasher
 // cuts k segments after its own first packet, so that audio was cut 1.2 s before
 // video. Measured with it over 75 s each, the machine loaded, from RTMP (AAC, 48
@@ -77,6 +78,12 @@ var (
 //go:embed align.js
 var align string
 
+//go:embed fromkey.js
+var fromkey string
+
+//go:embed thin.js
+var thin string
+
 // Build returns the command of a run. Its error wraps ErrSpec and names the
 // field, not a token.
 func Build(s Spec) (Command, error) {
@@ -88,6 +95,9 @@ func Build(s Spec) (Command, error) {
 		args = append(args, "-blacklist=faad,maddec,a52dec")
 	}
 	args = append(args, s.source())
+	if s.fromKey() {
+		args = append(args, "jsf:js=fromkey.js:SID=S#video:FID=K01")
+	}
 	for i, v := range s.Ladder.Video {
 		args = append(args, s.video(i, v)...)
 	}
@@ -101,8 +111,8 @@ func Build(s Spec) (Command, error) {
 		args = append(args, "-o", s.output(a.Name, id("B", i)))
 	}
 	c := Command{Args: args, Env: []string{"PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8"}}
-	if s.Version.legacy() && len(s.Ladder.Audio) > 0 {
-		c.Files = map[string]string{"align.js": fmt.Sprintf("const withVideo = %t;\n", len(s.Ladder.Video) > 0) + align}
+	if s.Version.legacy() {
+		c.Files = s.scripts()
 	}
 	return c, nil
 }
@@ -112,6 +122,35 @@ func Build(s Spec) (Command, error) {
 func id(kind string, i int) string { return fmt.Sprintf("%s%02d", kind, i+1) }
 
 func (s Spec) rtsp() bool { return s.Source[:4] == "rtsp" }
+
+// fromKey reports whether fromkey.js stands before the video decoder.
+func (s Spec) fromKey() bool {
+	return s.Version.legacy() && s.rtsp() && s.Media.Video != nil && len(s.Ladder.Video) > 0
+}
+
+// scripts are the files that the command names, each with the constant that it
+// reads before it.
+func (s Spec) scripts() map[string]string {
+	files := map[string]string{}
+	if len(s.Ladder.Audio) > 0 {
+		files["align.js"] = fmt.Sprintf("const withVideo = %t;\n", len(s.Ladder.Video) > 0) + align
+	}
+	if s.fromKey() {
+		codec := "avc"
+		if s.Media.Video.Codec == "h265" {
+			codec = "hevc"
+		}
+		files["fromkey.js"] = fmt.Sprintf("const codec = %q;\n", codec) + fromkey
+	}
+	for _, v := range s.Ladder.Video {
+		if v.FrameStep > 1 {
+			files[thinFile(v.FrameStep)] = fmt.Sprintf("const step = %d;\n", v.FrameStep) + thin
+		}
+	}
+	return files
+}
+
+func thinFile(step int) string { return fmt.Sprintf("thin%d.js", step) }
 
 // source is the demuxer. On 1.0.1 FPS is set to the source's timescale: its
 // encoder takes 1/FPS as x264's time base and rounds every timestamp down to
@@ -142,9 +181,16 @@ func (s Spec) source() string {
 func (s Spec) video(i int, v stream.OutVideo) []string {
 	var args []string
 	in := "S#video"
+	if s.fromKey() {
+		in = "K01"
+	}
 	if v.FrameStep > 1 {
 		step := id("P", i)
-		args = append(args, fmt.Sprintf("ffavf:SID=%s:FID=%s:f=framestep=%d", in, step, v.FrameStep))
+		if s.Version.legacy() {
+			args = append(args, fmt.Sprintf("jsf:js=%s:SID=%s:FID=%s", thinFile(v.FrameStep), in, step))
+		} else {
+			args = append(args, fmt.Sprintf("ffavf:SID=%s:FID=%s:f=framestep=%d", in, step, v.FrameStep))
+		}
 		in = step
 	}
 	fps := v.FPS

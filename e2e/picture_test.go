@@ -188,7 +188,12 @@ func measure(t *testing.T, w *kit.HLSWatch, url string) float64 {
 }
 
 func headers(t *testing.T, w *kit.HLSWatch, d *kit.Dev) {
-	get := func(method, u string, h map[string]string) *http.Response {
+	type answer struct {
+		StatusCode    int
+		Header        http.Header
+		ContentLength int64
+	}
+	get := func(method, u string, h map[string]string) answer {
 		req, err := http.NewRequest(method, u, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -201,7 +206,7 @@ func headers(t *testing.T, w *kit.HLSWatch, d *kit.Dev) {
 			t.Fatal(err)
 		}
 		_ = resp.Body.Close()
-		return resp
+		return answer{resp.StatusCode, resp.Header, resp.ContentLength}
 	}
 	tr := w.Tracks()[0]
 	seg := tr.Last.Segments[len(tr.Last.Segments)-1]

@@ -183,3 +183,37 @@ func TestCappedRung(t *testing.T) {
 	}
 	steady(t, "low", low, 1./30)
 }
+
+// Tracks that the profile does not make are left out, and nothing waits for them.
+func TestProfileWithoutATrack(t *testing.T) {
+	for name, change := range map[string]func(*stream.Profile){
+		"video-only": func(p *stream.Profile) { p.Audio = nil },
+		"audio-only": func(p *stream.Profile) { p.Video = nil },
+	} {
+		for _, by := range []string{"rtmp", "rtsp"} {
+			t.Run(name+"-"+by, func(t *testing.T) {
+				r := newRig(t).start()
+				args := picture("640x360", "25", true)
+				if by == "rtsp" {
+					args = append(args, "-c:a", "libopus", "-f", "rtsp")
+				}
+				r.publish("demo", args...)
+				epoch := r.place("demo", r.w.Boot(), func(p *stream.Placement) { change(&p.Profile) })
+				rendition := "low"
+				if name == "audio-only" {
+					rendition = "aac"
+				}
+				r.waitSegments("demo", rendition, 4)
+				if err := r.store.SetEnding(t.Context(), "demo", epoch); err != nil {
+					t.Fatal(err)
+				}
+				testkit.Eventually(t, deadline, "the placement's end", func() error {
+					if p, err := r.store.Placement(t.Context(), "demo"); err != nil || p.State != stream.PlacementEnded {
+						return fmt.Errorf("%+v, %w", p, err)
+					}
+					return nil
+				})
+			})
+		}
+	}
+}

@@ -1,7 +1,8 @@
 // A filter between an RTSP source and the video decoder, for GPAC 1.0.1: it
 // begins with the first keyframe that has a time. A reader joins in mid-GOP, and
-// mediamtx's first packet comes without a time; libavcodec makes pictures of such
-// H.265, grey ones, and GPAC counts the missing time as one.
+// libavcodec makes pictures of such H.265, grey ones. Until mediamtx's first sender
+// report packets have no time, and after it some can lie before 0, which GPAC takes
+// for times in the far future.
 // `codec` is defined before this text.
 "use strict";
 
@@ -28,7 +29,7 @@ filter.process_event = function () {};
 filter.process = function () {
   if (!source) return GF_OK;
   for (let p; (p = source.get_packet()); source.drop_packet()) {
-    if (!begun && (p.sap != GF_FILTER_SAP_1 || p.cts === null)) continue;
+    if (!begun && (p.sap != GF_FILTER_SAP_1 || p.cts === null || p.cts < 0)) continue;
     begun = true;
     out.forward(p);
   }

@@ -35,7 +35,11 @@ func (b *bench) starting() error {
 				return err
 			}
 			firsts = append(firsts, time.Since(begin).Seconds())
-			t.Logf("publish %d: playable after %.2f s", n+1, firsts[n])
+			ready := 0.0
+			if st, err := i.Status(id); err == nil && st.Session != nil {
+				ready = st.Session.StartedAt.Sub(begin).Seconds()
+			}
+			t.Logf("publish %d: playable after %.2f s, of which %.2f s until mediamtx knew the tracks", n+1, firsts[n], ready)
 			if n == 0 {
 				if delays, err = listDelays(i, id, 20); err != nil {
 					return err

@@ -174,6 +174,8 @@ type StreamStatus struct {
 		ID       string   `json:"id"`
 		Protocol string   `json:"protocol"`
 		Tracks   []string `json:"tracks"`
+		// StartedAt is when mediamtx called the publisher ready.
+		StartedAt time.Time `json:"started_at"`
 	} `json:"session"`
 	Broadcast *struct {
 		ID    string `json:"id"`

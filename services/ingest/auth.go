@@ -43,7 +43,7 @@ func (r authRequest) credential(name string) string {
 	return r.Password
 }
 
-// Reasons of a refusal: the label of ingest_publish_refused_total, and the
+// Reasons of a refusal: the label of dionysia_ingest_publish_refused_total, and the
 // word in the log.
 const (
 	reasonPath     = "bad_path"

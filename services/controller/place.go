@@ -17,7 +17,7 @@ import (
 // place makes sure that a live broadcast has a placement at a worker that can
 // hold it, and that the placement pulls the present session.
 func (c *Controller) place(ctx context.Context, s *snapshot, st *streamSeen, conf stream.Stream, pub publishing) error {
-	src := stream.Source{Node: pub.node.Node, Session: pub.path.Session, Tracks: pub.path.Tracks,
+	src := stream.Source{Node: pub.node.Node, Session: pub.path.Session, Protocol: pub.path.Protocol, Tracks: pub.path.Tracks,
 		RTMP: "rtmp://" + pub.node.RTMP + "/live/" + conf.ID, RTSP: "rtsp://" + pub.node.RTSP + "/live/" + conf.ID}
 	p, err := c.store.Placement(ctx, conf.ID)
 	if err != nil && !errors.Is(err, stream.ErrNotFound) {

@@ -67,8 +67,10 @@ func (s Seconds) Duration() time.Duration { return time.Duration(float64(s) * fl
 type Source struct {
 	Node    string `json:"node"`    // ingest node id
 	Session string `json:"session"` // session id: one publish
-	RTMP    string `json:"rtmp"`    // rtmp://host:port/live/<stream>
-	RTSP    string `json:"rtsp"`    // rtsp://host:port/live/<stream>
+	// Protocol is what it is published by: rtmp, rtsp, srt or webrtc.
+	Protocol string `json:"protocol,omitempty"`
+	RTMP     string `json:"rtmp"` // rtmp://host:port/live/<stream>
+	RTSP     string `json:"rtsp"` // rtsp://host:port/live/<stream>
 	// Tracks are mediamtx's codec names, such as "H264" and "MPEG-4 Audio".
 	Tracks []string `json:"tracks"`
 }

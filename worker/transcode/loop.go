@@ -170,7 +170,7 @@ func (l *loop) run(parent context.Context) {
 		l.restarts++
 		l.mu.Unlock()
 		d := back.next(end)
-		l.log.Warn("run ended", "reason", end.reason, "detail", end.detail, "lived", end.lived.Round(time.Millisecond), "again_in", d)
+		l.log.Warn("run ended", "reason", end.reason, "detail", end.detail, "lived", end.lived.Round(time.Millisecond).String(), "again_in", d.String())
 		if d > 0 {
 			l.set(stream.RunBackoff, end.detail)
 			l.wait(d)
@@ -332,21 +332,24 @@ func (l *loop) url(base string) (string, error) {
 	return base + "?token=" + token, nil
 }
 
-// pull chooses how GPAC reads the source: RTMP where it carries every track,
-// for its timestamps are the publisher's; RTSP over TCP otherwise, and for MP3,
-// whose frames of 1152 samples lose time in RTMP's milliseconds on GPAC 1.0.1.
+// pull chooses how GPAC reads the source: RTMP for what was published by RTMP,
+// for its timestamps are the publisher's; RTSP over TCP otherwise. MP3 comes by
+// RTSP too: its frames of 1152 samples lose time in RTMP's milliseconds on GPAC
+// 1.0.1. So does what was published by another protocol: mediamtx 1.15.3 closes
+// RTMP readers of SRT sources with B-frames ("DTS is greater than PTS").
 func pull(p stream.Placement, media stream.SourceMedia) string {
 	video := media.Video == nil || media.Video.Codec == "h264"
 	audio := media.Audio == nil || media.Audio.Codec == "aac"
-	if video && audio && p.Source.RTMP != "" {
+	published := p.Source.Protocol == "rtmp" || p.Source.Protocol == ""
+	if video && audio && published && p.Source.RTMP != "" {
 		return p.Source.RTMP
 	}
 	return p.Source.RTSP
 }
 
-// prepare makes the run's directory and GPAC's command.
-func (l *loop) prepare(src found, id stream.RunID) (gpac.Command, string, error) {
-	url, err := l.url(pull(src.placement, src.media))
+// prepare makes the run's directory and GPAC's command, which reads base.
+func (l *loop) prepare(src found, id stream.RunID, base string) (gpac.Command, string, error) {
+	url, err := l.url(base)
 	if err != nil {
 		return gpac.Command{}, "", err
 	}

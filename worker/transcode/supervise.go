@@ -57,7 +57,12 @@ func (l *loop) runOnce(src found) end {
 	id := stream.RunID{Epoch: l.epoch, Run: l.runs}
 	l.mu.Unlock()
 	started := time.Now()
-	cmd, dir, err := l.prepare(src, id)
+	base, closeRelay, err := relayed(pull(src.placement, src.media))
+	if err != nil {
+		return l.failed(id, err)
+	}
+	defer closeRelay()
+	cmd, dir, err := l.prepare(src, id, base)
 	if errors.Is(err, gpac.ErrSpec) {
 		l.refuse(err.Error())
 		return end{reason: endStart, detail: err.Error()}

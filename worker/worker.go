@@ -91,16 +91,18 @@ type Worker struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	mu      sync.Mutex
-	drain   bool
-	gpac    gpac.Version
-	reason  string // why it is not ready, "" when it is
-	cpu     device.CPU
-	px      *int64 // capacity
-	pxFrom  string
-	used    *int64
-	load    *float64
-	clockMS *float64
+	mu    sync.Mutex
+	drain bool
+	// stopping is set once the worker has left Consul.
+	stopping bool
+	gpac     gpac.Version
+	reason   string // why it is not ready, "" when it is
+	cpu      device.CPU
+	px       *int64 // capacity
+	pxFrom   string
+	used     *int64
+	load     *float64
+	clockMS  *float64
 }
 
 // New checks the configuration.
@@ -201,6 +203,9 @@ func (w *Worker) Stop(ctx context.Context) {
 			w.log.Warn("deregistering from Consul failed; its check will expire", "error", err)
 		}
 	}
+	w.mu.Lock()
+	w.stopping = true
+	w.mu.Unlock()
 	if w.runs != nil {
 		_ = w.putReport() // says that it drains; it may fail
 		w.runs.Stop()
@@ -239,6 +244,9 @@ func (w *Worker) Drain(on bool) {
 func (w *Worker) Ready(context.Context) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.stopping {
+		return errors.New("draining")
+	}
 	if w.reason != "" {
 		return errors.New(w.reason)
 	}

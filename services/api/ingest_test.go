@@ -181,16 +181,17 @@ func TestStatus(t *testing.T) {
 	}
 	start := time.Now().UTC().Truncate(time.Millisecond).Add(-time.Second)
 	session := stream.Session{ID: "s1", Stream: "demo", Node: "n1", Protocol: "srt", Remote: "192.0.2.7:5000", Tracks: []string{"H264"}, StartedAt: start}
-	b := stream.Broadcast{ID: "b1", Stream: "demo", State: stream.BroadcastLive, StartedAt: start, Session: &session}
+	const noRoom = "no capacity: w1/cpu: needs 60 px/s; of 50 px/s, 0 are reserved and 0 used"
+	b := stream.Broadcast{ID: "b1", Stream: "demo", State: stream.BroadcastLive, StartedAt: start, Session: &session, Reason: noRoom}
 	if err := h.store.PutBroadcast(t.Context(), b); err != nil {
 		t.Fatal(err)
 	}
-	event := stream.Event{Stream: "demo", Time: time.Now(), Type: "placement.refused", Level: "error", Message: "no worker has 60 Mpx/s left"}
-	if err := h.store.AddEvent(t.Context(), event); err != nil {
-		t.Fatal(err)
-	}
-	if s := status(); s.State != wire.StreamStateWaiting || s.Session == nil || s.Session.Protocol != "srt" || s.LastError == nil || *s.LastError != event.Message {
+	if s := status(); s.State != wire.StreamStateWaiting || s.Session == nil || s.Session.Protocol != "srt" || s.LastError == nil || *s.LastError != noRoom {
 		t.Errorf("not placed: %+v", s)
+	}
+	b.Reason = ""
+	if err := h.store.PutBroadcast(t.Context(), b); err != nil {
+		t.Fatal(err)
 	}
 	epoch := h.place(b)
 	if s := status(); s.State != wire.StreamStateWaiting || s.Placement == nil || s.Placement.Epoch != epoch || s.Placement.Worker != "w1" {

@@ -63,6 +63,9 @@ func (h *handlers) status(ctx context.Context, id string) (wire.StreamStatus, er
 		}
 	}
 	out.State = state(s, b, run, haveRun)
+	if b.State == stream.BroadcastLive && b.Reason != "" {
+		out.LastError = &b.Reason // it waits for capacity; a run would be an earlier broadcast's
+	}
 	if out.LastError == nil && !haveRun && b.State == stream.BroadcastLive {
 		out.LastError = h.newestError(ctx, id, b.StartedAt)
 	}

@@ -132,5 +132,5 @@ func (c *Controller) waiting(ctx context.Context, st *streamSeen, id, reason str
 	st.refusedAt = c.now()
 	nb := *st.broadcast
 	nb.Reason = reason
-	return c.saveBroadcast(ctx, st, nb, "placement.waiting", reason)
+	return c.saveBroadcast(ctx, st, nb, "warn", "placement.waiting", reason)
 }

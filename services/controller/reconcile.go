@@ -76,12 +76,12 @@ func (c *Controller) publishing(ctx context.Context, st *streamSeen, conf stream
 	switch {
 	case b == nil || b.State == stream.BroadcastEnded:
 		nb := stream.Broadcast{ID: uuid.NewString(), Stream: conf.ID, State: stream.BroadcastLive, StartedAt: c.now().UTC(), Session: sess}
-		return c.saveBroadcast(ctx, st, nb, "broadcast.started", fmt.Sprintf("a publisher sends by %s at node %s: %s",
+		return c.saveBroadcast(ctx, st, nb, "info", "broadcast.started", fmt.Sprintf("a publisher sends by %s at node %s: %s",
 			sess.Protocol, sess.Node, strings.Join(sess.Tracks, ", ")))
 	case b.Session == nil || b.Session.ID != sess.ID || b.State == stream.BroadcastGrace:
 		nb := *b
 		nb.State, nb.Session = stream.BroadcastLive, sess
-		return c.saveBroadcast(ctx, st, nb, "session.resumed", fmt.Sprintf("the publisher is back by %s at node %s: the broadcast goes on",
+		return c.saveBroadcast(ctx, st, nb, "info", "session.resumed", fmt.Sprintf("the publisher is back by %s at node %s: the broadcast goes on",
 			sess.Protocol, sess.Node))
 	}
 	return nil
@@ -94,14 +94,14 @@ func (c *Controller) absent(ctx context.Context, s *snapshot, st *streamSeen, id
 		if b.State == stream.BroadcastLive {
 			nb := *b
 			nb.State = stream.BroadcastGrace
-			if err := c.saveBroadcast(ctx, st, nb, "session.ended", fmt.Sprintf("the publisher is gone; it may return within %s", grace)); err != nil {
+			if err := c.saveBroadcast(ctx, st, nb, "info", "session.ended", fmt.Sprintf("the publisher is gone; it may return within %s", grace)); err != nil {
 				return err
 			}
 		}
 		if away >= grace {
 			nb, end := *st.broadcast, c.now().UTC()
 			nb.State, nb.EndedAt, nb.Reason = stream.BroadcastEnded, &end, ""
-			if err := c.saveBroadcast(ctx, st, nb, "broadcast.ended", fmt.Sprintf("no publisher for %s", grace)); err != nil {
+			if err := c.saveBroadcast(ctx, st, nb, "info", "broadcast.ended", fmt.Sprintf("no publisher for %s", grace)); err != nil {
 				return err
 			}
 		}
@@ -154,12 +154,12 @@ func (s *snapshot) gone(p stream.Placement) bool {
 	return w.lost || w.report.Boot != p.Boot
 }
 
-func (c *Controller) saveBroadcast(ctx context.Context, st *streamSeen, b stream.Broadcast, event, msg string) error {
+func (c *Controller) saveBroadcast(ctx context.Context, st *streamSeen, b stream.Broadcast, level, event, msg string) error {
 	if err := c.store.PutBroadcast(ctx, b); err != nil {
 		return fmt.Errorf("writing the broadcast: %w", err)
 	}
 	st.broadcast = &b
-	c.event(ctx, b.Stream, "info", event, msg)
+	c.event(ctx, b.Stream, level, event, msg)
 	c.notify(ctx, b.Stream)
 	return nil
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/subtle"
 	"errors"
 	"net/url"
-	"regexp"
 	"strings"
 	"time"
 
@@ -67,12 +66,10 @@ type verdict struct {
 	detail string
 }
 
-var idForm = regexp.MustCompile(`^[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?$`)
-
 // streamOf returns the stream of a path live/<id>.
 func streamOf(path string) (string, error) {
 	id, ok := strings.CutPrefix(path, "live/")
-	if !ok || !idForm.MatchString(id) {
+	if !ok || stream.CheckID(id) != nil {
 		return "", stream.ErrInvalid
 	}
 	return id, nil

@@ -196,7 +196,7 @@ func (o *Origin) serveFile(w http.ResponseWriter, r *http.Request, st *state, ke
 			if err == nil {
 				disk.Close()
 			}
-			st.log.Error("a listed segment is gone", "segment", key, "err", err)
+			st.log.Error("a listed segment is gone", "segment", key, "error", err)
 			fail(w, http.StatusNotFound, "gone")
 			return kind
 		}

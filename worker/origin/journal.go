@@ -110,7 +110,7 @@ func (o *Origin) flush(st *state) {
 			return
 		case errors.Is(err, stream.ErrConflict):
 			// It is public since the store was away; what the store has stays.
-			o.log.Error("the store has another tail", "stream", st.id, "err", err)
+			o.log.Error("the store has another tail", "stream", st.id, "error", err)
 		case err != nil:
 			o.storeFailed(err)
 			return
@@ -134,7 +134,7 @@ func (o *Origin) storeFailed(err error) {
 		return
 	}
 	if o.storeRetry.Swap(o.cfg.Now().Add(retryStore).UnixNano()) == 0 {
-		o.log.Warn("the store is away: segments are listed unchecked until it is back", "err", err)
+		o.log.Warn("the store is away: segments are listed unchecked until it is back", "error", err)
 	}
 }
 

@@ -56,7 +56,7 @@ func (o *Origin) findLeftovers() error {
 			if o.cfg.Now().Before(l.removeAt) {
 				left.runs[id] = l
 			} else if err := os.RemoveAll(l.dir); err != nil {
-				o.log.Warn("can't remove an old run", "err", err)
+				o.log.Warn("can't remove an old run", "error", err)
 			}
 		}
 		if len(left.runs) > 0 {
@@ -81,7 +81,7 @@ func (o *Origin) weigh(dir string, e fs.DirEntry) leftover {
 	}
 	files, err := os.ReadDir(dir)
 	if err != nil {
-		o.log.Warn("can't read an old run's directory", "err", err)
+		o.log.Warn("can't read an old run's directory", "error", err)
 	}
 	newest := time.Time{}
 	for _, f := range files {
@@ -141,7 +141,7 @@ func (st *state) examine(tail stream.Tail) map[stream.RunID]past {
 			path := filepath.Join(l.dir, fileName(t.Name, s.Local))
 			info, err := readSegment(path, init)
 			if err != nil || info.size != part.Size || info.time != part.Time {
-				st.log.Warn("a listed segment of a former run is not on disk", "segment", key, "size", info.size, "listed", part.Size, "err", err)
+				st.log.Warn("a listed segment of a former run is not on disk", "segment", key, "size", info.size, "listed", part.Size, "error", err)
 				continue
 			}
 			p, ok := out[s.Run]
@@ -167,7 +167,7 @@ func (st *state) readPastInit(dir string, t stream.Track) *initInfo {
 	is := info.track
 	if err != nil || is.Kind != t.Kind || is.Codec != t.Codec || is.Timescale != t.Timescale || is.Width != t.Width ||
 		is.Height != t.Height || is.Channels != t.Channels || is.SampleRate != t.SampleRate {
-		st.log.Warn("an init segment of a former run is not on disk", "file", filepath.Join(dir, name), "err", err)
+		st.log.Warn("an init segment of a former run is not on disk", "file", filepath.Join(dir, name), "error", err)
 		return nil
 	}
 	return &info
@@ -284,7 +284,7 @@ func (st *state) sweepLeftovers(now time.Time) (bytes int64) {
 			rest.runs[id] = l
 			bytes += l.bytes
 		} else if err := os.RemoveAll(l.dir); err != nil {
-			st.log.Warn("can't remove an old run", "err", err)
+			st.log.Warn("can't remove an old run", "error", err)
 		}
 	}
 	switch {

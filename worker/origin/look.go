@@ -34,7 +34,7 @@ const settled = time.Second
 func (r *runState) lookAtAll(final bool) {
 	entries, err := os.ReadDir(r.start.Dir)
 	if err != nil {
-		r.log.Warn("can't read the run's directory", "err", err)
+		r.log.Warn("can't read the run's directory", "error", err)
 		return
 	}
 	var bytes int64
@@ -69,7 +69,7 @@ func (r *runState) lookAtInit(name string) {
 	info, err := readInit(filepath.Join(r.start.Dir, name))
 	if err != nil {
 		if !errors.Is(err, os.ErrNotExist) {
-			r.log.Debug("init not usable yet", "file", name, "err", err)
+			r.log.Debug("init not usable yet", "file", name, "error", err)
 		}
 		return
 	}
@@ -98,7 +98,7 @@ func (r *runState) lookAtSegment(name string) {
 	info, err := readSegment(path, rep.init)
 	if err != nil {
 		if !errors.Is(err, os.ErrNotExist) {
-			r.log.Debug("segment not whole", "file", name, "err", err)
+			r.log.Debug("segment not whole", "file", name, "error", err)
 		}
 		return
 	}

@@ -16,22 +16,22 @@ type metrics struct {
 func newMetrics(r prometheus.Registerer) *metrics {
 	m := &metrics{
 		listed: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "origin_segments_listed_total", Help: "Media sequence numbers made public."}),
+			Name: "dionysia_origin_segments_listed_total", Help: "Media sequence numbers made public."}),
 		unchecked: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "origin_unchecked_segments_total", Help: "Numbers made public before Redis had their tail entry."}),
+			Name: "dionysia_origin_unchecked_segments_total", Help: "Numbers made public before Redis had their tail entry."}),
 		delay: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "origin_list_delay_seconds", Help: "Last byte of a number's last file written to listed.",
+			Name: "dionysia_origin_list_delay_seconds", Help: "Last byte of a number's last file written to listed.",
 			Buckets: []float64{.005, .01, .02, .05, .1, .2, .3, .5, 1, 2, 5}}),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "origin_http_requests_total", Help: "Requests by kind of object and status."}, []string{"kind", "code"}),
+			Name: "dionysia_origin_http_requests_total", Help: "Requests by kind of object and status."}, []string{"kind", "code"}),
 		sent: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "origin_bytes_sent_total", Help: "Bytes of bodies sent."}),
+			Name: "dionysia_origin_bytes_sent_total", Help: "Bytes of bodies sent."}),
 		fenced: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "origin_fenced_total", Help: "Placements fenced by a higher epoch."}),
+			Name: "dionysia_origin_fenced_total", Help: "Placements fenced by a higher epoch."}),
 		streams: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "origin_streams", Help: "Streams that this origin holds something of."}),
+			Name: "dionysia_origin_streams", Help: "Streams that this origin holds something of."}),
 		runBytes: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "origin_run_bytes", Help: "Bytes in the run directories."}),
+			Name: "dionysia_origin_run_bytes", Help: "Bytes in the run directories."}),
 	}
 	if r != nil {
 		r.MustRegister(m.listed, m.unchecked, m.delay, m.requests, m.sent, m.fenced, m.streams, m.runBytes)

@@ -96,7 +96,7 @@ func New(cfg Config) (*Origin, error) {
 	o.ctx, o.cancel = context.WithCancel(context.Background())
 	w, err := newWatcher()
 	if err != nil {
-		o.log.Warn("polling run directories", "err", err)
+		o.log.Warn("polling run directories", "error", err)
 	} else {
 		o.watcher = w
 		o.wg.Go(w.run)
@@ -286,7 +286,7 @@ func (o *Origin) sweep(st *state) (bytes int64) {
 		}
 		st.status = gone
 		if err := st.publish(now); err != nil {
-			st.log.Error("can't publish", "err", err)
+			st.log.Error("can't publish", "error", err)
 		}
 	}
 	st.remove(now)
@@ -326,7 +326,7 @@ func (st *state) dropRun(id stream.RunID, r *runState) {
 		st.files.Delete(initKey(id, t.Name))
 	}
 	if err := os.RemoveAll(r.start.Dir); err != nil {
-		st.log.Warn("can't remove a run's directory", "run", id.String(), "err", err)
+		st.log.Warn("can't remove a run's directory", "run", id.String(), "error", err)
 	}
 }
 

@@ -133,7 +133,7 @@ func newRun(o *Origin, st *state, start RunStart) *runState {
 	// Before the first file can be there, so that no event is missed.
 	var err error
 	if r.unwatch, err = o.watch(start.Dir, r.fileClosed); err != nil {
-		r.log.Warn("no file events: polling", "err", err)
+		r.log.Warn("no file events: polling", "error", err)
 	}
 	return r
 }
@@ -178,13 +178,13 @@ func (r *runState) loop(predecessors []*runState) {
 		r.o.Fence(r.st.id, r.start.ID.Epoch+1)
 		return
 	} else if err != nil {
-		r.log.Error("can't prepare the list", "err", err)
+		r.log.Error("can't prepare the list", "error", err)
 	}
 	r.st.configure(r.start.Placement)
 	err := r.st.publish(r.o.cfg.Now())
 	r.st.mu.Unlock()
 	if err != nil {
-		r.log.Error("can't publish", "err", err)
+		r.log.Error("can't publish", "error", err)
 	}
 
 	poll := r.o.cfg.Poll
@@ -212,7 +212,7 @@ func (r *runState) loop(predecessors []*runState) {
 			r.o.Fence(r.st.id, r.start.ID.Epoch+1)
 			return
 		} else if err != nil {
-			r.log.Error("can't list", "err", err)
+			r.log.Error("can't list", "error", err)
 		}
 		if final {
 			return

@@ -184,7 +184,7 @@ func (st *state) remove(now time.Time) {
 		if v, ok := st.files.LoadAndDelete(e.key); ok {
 			f := v.(*file)
 			if err := os.Remove(f.path); err != nil && !errors.Is(err, os.ErrNotExist) {
-				st.log.Warn("can't remove a segment", "err", err)
+				st.log.Warn("can't remove a segment", "error", err)
 			}
 			if e.run != nil {
 				e.run.mu.Lock()

@@ -39,7 +39,7 @@ func (o *Origin) adopt(st *state, p stream.Placement, run stream.RunID) error {
 	defer cancel()
 	tail, err := o.cfg.Store.LoadTail(ctx, st.id)
 	if err != nil && !errors.Is(err, stream.ErrNotFound) {
-		st.log.Warn("can't load the tail: numbering starts past any that can have been used", "err", err)
+		st.log.Warn("can't load the tail: numbering starts past any that can have been used", "error", err)
 		o.storeFailed(err)
 	}
 	known := err == nil || errors.Is(err, stream.ErrNotFound)

@@ -115,6 +115,9 @@ func New(cfg Config, deps Deps) *Manager {
 func (m *Manager) Sync(ctx context.Context) error {
 	m.reconciling.Lock()
 	defer m.reconciling.Unlock()
+	if err := m.ctx.Err(); err != nil {
+		return fmt.Errorf("stopping: %w", err)
+	}
 	ctx, cancel := context.WithTimeout(ctx, 2*storeTimeout)
 	defer cancel()
 	desired, err := m.store.Placements(ctx, m.cfg.Worker)
@@ -256,12 +259,14 @@ func (m *Manager) retire(t time.Duration) {
 // Stop ends every GPAC, flushed, and waits for the loops. The placements stay:
 // the controller gives them to others.
 func (m *Manager) Stop() {
+	m.reconciling.Lock() // nothing begins once the loops are told to end
 	m.mu.Lock()
 	for _, l := range m.loops {
 		l.stop("the worker stops", true)
 	}
 	m.mu.Unlock()
 	m.cancel()
+	m.reconciling.Unlock()
 	m.wg.Wait()
 }
 

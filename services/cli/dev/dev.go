@@ -52,7 +52,7 @@ type closer struct {
 }
 
 // DemoProfile is the ladder of the demo stream: small enough for two cores.
-const DemoProfile = "360p"
+const DemoProfile = "480p"
 
 func (d *Dev) logs() string { return filepath.Join(d.DataDir, "logs") }
 
@@ -250,11 +250,18 @@ func (d *Dev) banner(ctx context.Context) {
 			select {
 			case <-wctx.Done():
 			case <-t.C:
+			case err := <-d.failed:
+				d.failed <- err // the caller takes it
+				cancel()
 			}
 		}
 		t.Stop()
+		late := wctx.Err() != nil
 		cancel()
-		note = "\nThe test picture is sent to the stream demo. Create another with: dionysia stream create NAME\n"
+		if late && ctx.Err() == nil {
+			d.log.Warn("the test picture can't be played yet", "status", "dionysia stream status "+demoStream, "logs", d.logs())
+		}
+		note = "\nThe test picture is sent to the stream demo. Create another with: dionysia stream create NAME --profile 360p\n"
 	}
 	_, _ = fmt.Fprintf(d.out, `
 Dionysia is up. Ctrl-C stops everything.

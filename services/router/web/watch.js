@@ -12,7 +12,10 @@
   $('hls').href = master;
   $('dash').href = `/live/${stream}/manifest.mpd`;
 
-  const state = (text) => { $('state').textContent = text; };
+  const state = (text) => {
+    $('state').textContent = text;
+    document.title = `${text} – ${stream}`;
+  };
   const report = (text) => {
     const lines = $('errors').textContent.split('\n').filter(Boolean).slice(-9);
     lines.push(`${new Date().toLocaleTimeString()}  ${text}`);

@@ -16,7 +16,7 @@ type Profile struct {
 // VideoRendition is one rung.
 type VideoRendition struct {
 	Name string `json:"name"` // grammar of CheckName; part of URLs
-	// Codec is h264; hevc and av1 come with NVENC.
+	// Codec is one of VideoCodecs.
 	Codec string `json:"codec"`
 	// Width and Height bound the picture; the source's aspect is kept within
 	// them, and they are swapped for a source that is taller than wide.

@@ -34,6 +34,9 @@ const (
 	MinHoldBack     = 6 * time.Second
 	MaxHoldBack     = 30 * time.Second
 	MaxGrace        = 5 * time.Minute
+	DefaultPriority = 50
+	MaxPriority     = 100
+	MaxRules        = 16 // of Require, and of Prefer
 )
 
 // Stream is a channel that an operator created. Its URLs never change.
@@ -49,7 +52,18 @@ type Stream struct {
 	// HOLD-BACK, suggestedPresentationDelay).
 	HoldBack Seconds `json:"hold_back_seconds"`
 	// Window is how much of the past the playlists list, MinWindow to MaxWindow.
-	Window    Seconds   `json:"window_seconds"`
+	Window Seconds `json:"window_seconds"`
+	// Priority, 0 to MaxPriority, orders the streams that wait for capacity; the
+	// higher goes first.
+	Priority int `json:"priority"`
+	// Require and Prefer are rules of where the stream is transcoded; see Rule.
+	// Every one of Require must hold; of Prefer as many as can, the first weighing
+	// most.
+	Require []Rule `json:"require,omitempty"`
+	Prefer  []Rule `json:"prefer,omitempty"`
+	// Degrade lets the stream start without its top rungs when there is no room
+	// for all of them; they come when there is.
+	Degrade   bool      `json:"degrade,omitempty"`
 	CreatedAt time.Time `json:"created_at"`
 	UpdatedAt time.Time `json:"updated_at"`
 	// Version counts the updates; a conditional update names the one it read.
@@ -109,6 +123,9 @@ type Broadcast struct {
 	Session   *Session       `json:"session,omitempty"` // the current or last one
 	// Reason says why the broadcast is not placed, with the numbers; empty when it is.
 	Reason string `json:"reason,omitempty"`
+	// WaitingSince is when the broadcast began to wait for capacity; nil when it
+	// does not. Of equal priority, the one that waits longest goes first.
+	WaitingSince *time.Time `json:"waiting_since,omitempty"`
 }
 
 // PlacementState is where a placement stands.
@@ -125,19 +142,25 @@ const (
 
 // Placement binds a broadcast to a worker's device at an epoch.
 type Placement struct {
-	Stream    string         `json:"stream"`
-	Broadcast string         `json:"broadcast"`
-	Epoch     uint64         `json:"epoch"`
-	Worker    string         `json:"worker"` // also the origin id: a lowercase DNS label
-	Device    string         `json:"device"`
-	Boot      string         `json:"boot"`  // the worker's boot id when it was placed
-	Price     int64          `json:"price"` // reserved pixels per second
-	State     PlacementState `json:"state"`
-	Source    Source         `json:"source"`
-	Profile   Profile        `json:"profile"` // a snapshot
-	Grace     Seconds        `json:"grace_seconds"`
-	HoldBack  Seconds        `json:"hold_back_seconds"`
-	Window    Seconds        `json:"window_seconds"`
+	Stream    string `json:"stream"`
+	Broadcast string `json:"broadcast"`
+	Epoch     uint64 `json:"epoch"`
+	Worker    string `json:"worker"` // also the origin id: a lowercase DNS label
+	Device    string `json:"device"`
+	Boot      string `json:"boot"`  // the worker's boot id when it was placed
+	Price     int64  `json:"price"` // reserved pixels per second of Device
+	// Reserved is all that is reserved for it at its worker, Device first.
+	Reserved []Reservation  `json:"reserved"`
+	State    PlacementState `json:"state"`
+	Source   Source         `json:"source"`
+	Profile  Profile        `json:"profile"` // a snapshot
+	// Dropped are the profile's top rungs that were left out for want of room
+	// (Stream.Degrade), in the profile's order. Profile does not hold them.
+	Dropped  []VideoRendition `json:"dropped,omitempty"`
+	Priority int              `json:"priority"`
+	Grace    Seconds          `json:"grace_seconds"`
+	HoldBack Seconds          `json:"hold_back_seconds"`
+	Window   Seconds          `json:"window_seconds"`
 	// BroadcastStart is DASH's availabilityStartTime base and the bound from
 	// which a successor without a tail computes a safe number.
 	BroadcastStart time.Time `json:"broadcast_start"`
@@ -166,7 +189,10 @@ type RunStatus struct {
 	Restarts   int               `json:"restarts"`
 	Renditions []RenditionStatus `json:"renditions"`
 	LastError  string            `json:"last_error,omitempty"`
-	UpdatedAt  time.Time         `json:"updated_at"`
+	// Device is where the run encodes: the placement's, or the one that its
+	// worker fell back to.
+	Device    string    `json:"device,omitempty"`
+	UpdatedAt time.Time `json:"updated_at"`
 }
 
 // RenditionStatus is what was measured of one rendition's newest segments.

@@ -109,8 +109,26 @@ func (s Stream) Validate() error {
 		// fall behind without running out of the playlist.
 		c.fail("window_seconds", "%g is less than twice hold_back_seconds", float64(s.Window))
 	}
+	c.within("priority", float64(s.Priority), 0, MaxPriority, "")
+	c.rules("require", s.Require)
+	c.rules("prefer", s.Prefer)
 	return c.err("stream")
 }
+
+func (c *checker) rules(field string, rules []Rule) {
+	if len(rules) > MaxRules {
+		c.fail(field, "more than %d rules", MaxRules)
+		return
+	}
+	for i, r := range rules {
+		_, _, _, err := r.Parse()
+		c.grammar(fmt.Sprintf("%s[%d]", field, i), err)
+	}
+}
+
+// VideoCodecs are the codecs that a rendition may have. hevc and av1 are made by
+// GPUs alone.
+func VideoCodecs() []string { return []string{"h264", "hevc", "av1"} }
 
 // Presets are x264's names, fastest first, that a rendition may ask for.
 func Presets() []string {
@@ -155,7 +173,7 @@ func (p Profile) Validate() error {
 }
 
 func (c *checker) video(at string, p Profile, v VideoRendition) {
-	c.oneOf(at+".codec", v.Codec, "h264")
+	c.oneOf(at+".codec", v.Codec, VideoCodecs()...)
 	for _, d := range []struct {
 		field string
 		v     int

@@ -56,30 +56,35 @@ func (c *Controller) decide(ctx context.Context, s *snapshot, st *streamSeen, co
 		return c.waiting(ctx, st, conf.ID, fmt.Sprintf("profile %q: %v", conf.Profile, err))
 	}
 	view := placement.Snapshot{}
+	own := placement.Own{}
+	if old.State != stream.PlacementEnded {
+		own.Worker = old.Worker // the commit moves the stream's own reservation; it must not count twice
+	}
 	for id, w := range s.workers {
 		ledger, err := c.store.Ledger(ctx, id)
 		if err != nil {
 			return fmt.Errorf("reading the ledger of %s: %w", id, err)
 		}
-		if old.Worker == id && old.State != stream.PlacementEnded {
-			// The commit moves the stream's own reservation; it must not count twice.
-			for _, streams := range ledger {
-				delete(streams, conf.ID)
+		if own.Worker == id {
+			for resource, streams := range ledger {
+				if held, ok := streams[conf.ID]; ok {
+					own.Reserved = append(own.Reserved, stream.Reservation{Resource: resource, Amount: held})
+				}
 			}
 		}
-		view.Workers = append(view.Workers, placement.Worker{Report: w.report, Lost: w.lost, HeartbeatAge: s.now.Sub(w.at), Ledger: ledger})
+		view.Workers = append(view.Workers, placement.Worker{Report: w.report, Lost: w.lost, HeartbeatAge: s.now.Sub(w.at), Ledger: loads(ledger)})
 	}
-	req := placement.Request{Stream: conf.ID, Price: placement.PriceProfile(prof), Prefer: old.Worker}
-	d, err := placement.Decide(view, req)
+	d, err := placement.Decide(&view, placement.Request{Stream: conf.ID, Profile: prof, Require: conf.Require, Prefer: conf.Prefer,
+		Priority: conf.Priority, Degrade: conf.Degrade, Failover: old.State == stream.PlacementPlaced, Stay: old.Worker, Own: own})
 	if err != nil {
 		c.m.placements.WithLabelValues("refused").Inc()
 		return c.waiting(ctx, st, conf.ID, err.Error())
 	}
 	w := s.workers[d.Worker].report
 	p := stream.Placement{Stream: conf.ID, Broadcast: st.broadcast.ID, Worker: d.Worker, Device: d.Device, Boot: w.Boot,
-		Price: req.Price, State: stream.PlacementPlaced, Source: src, Profile: prof, Grace: conf.Grace, HoldBack: conf.HoldBack,
-		Window: conf.Window, BroadcastStart: st.broadcast.StartedAt, CommittedAt: c.now().UTC()}
-	epoch, err := c.store.Commit(ctx, store.Proposal{Placement: p, Limit: d.Limit, ExpectEpoch: old.Epoch})
+		Price: d.Reserved[0].Amount, Reserved: d.Reserved, State: stream.PlacementPlaced, Source: src, Profile: d.Profile, Dropped: d.Dropped,
+		Priority: conf.Priority, Grace: conf.Grace, HoldBack: conf.HoldBack, Window: conf.Window, BroadcastStart: st.broadcast.StartedAt, CommittedAt: c.now().UTC()}
+	epoch, err := c.store.Commit(ctx, store.Proposal{Placement: p, Limit: d.Limits[0].Limit, ExpectEpoch: old.Epoch})
 	switch {
 	case errors.Is(err, stream.ErrConflict), errors.Is(err, stream.ErrNoRoom):
 		c.m.placements.WithLabelValues("conflict").Inc()
@@ -104,6 +109,19 @@ func (c *Controller) decide(ctx context.Context, s *snapshot, st *streamSeen, co
 	c.notify(ctx, conf.ID)
 	c.enqueue(ctx, st, p)
 	return nil
+}
+
+// loads sums a worker's ledger up by resource.
+func loads(ledger map[string]map[string]int64) map[string]placement.Load {
+	out := make(map[string]placement.Load, len(ledger))
+	for resource, streams := range ledger {
+		l := placement.Load{Streams: len(streams)}
+		for _, amount := range streams {
+			l.Reserved += amount
+		}
+		out[resource] = l
+	}
+	return out
 }
 
 // enqueue puts the start task on the worker's queue. A failure is only logged:

@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/dionysia-dev/dionysia/services/capacity"
 	"github.com/dionysia-dev/dionysia/services/placement"
 	"github.com/dionysia-dev/dionysia/services/stream"
 	"github.com/dionysia-dev/dionysia/worker/gpac"
@@ -278,7 +279,11 @@ func (l *loop) findSource() (found, bool) {
 		l.refuse(err.Error())
 		return found{}, false
 	}
-	if err := l.shrink(placement.Price(ladder, src.media)); err != nil {
+	kind := capacity.GPU
+	if p.Device == capacity.ResourceCPU {
+		kind = capacity.CPU
+	}
+	if err := l.shrink(placement.Price(kind, ladder, src.media).Px); err != nil {
 		l.refuse(err.Error())
 		return found{}, false
 	}

@@ -1,0 +1,61 @@
+package placement
+
+import "github.com/dionysia-dev/dionysia/services/stream"
+
+// Load is what streams hold of one resource of a worker, summed from its ledger.
+type Load struct {
+	Reserved int64 `json:"reserved"`
+	// Young is the part of Reserved that is younger than stream.RampHold, which
+	// measurements do not show yet.
+	Young   int64 `json:"young"`
+	Streams int   `json:"streams"`
+}
+
+// Held is what counts as taken: max(reserved, used + young). Where used is
+// unknown (nil) it is what is reserved.
+func (l Load) Held(used *int64) int64 {
+	if used == nil {
+		return l.Reserved
+	}
+	return max(l.Reserved, *used+l.Young)
+}
+
+// less is the load without one stream's reservation. used is adjusted with it:
+// a stream that has ramped up takes its part of what is measured along, in
+// proportion to the reservations but no more than it has reserved; one that is
+// young is not in the measurement yet.
+func (l Load) less(amount int64, young bool, used *int64) (Load, *int64) {
+	amount = min(amount, l.Reserved)
+	if amount <= 0 {
+		return l, used
+	}
+	rest := Load{Reserved: l.Reserved - amount, Young: l.Young, Streams: max(0, l.Streams-1)}
+	switch {
+	case young:
+		rest.Young = max(0, l.Young-amount)
+	case used != nil:
+		part := amount
+		if *used < l.Reserved {
+			part = int64(float64(amount) * float64(*used) / float64(l.Reserved))
+		}
+		u := max(0, *used-part)
+		used = &u
+	}
+	return rest, used
+}
+
+// plus is the load with one more stream's reservation, which is young.
+func (l Load) plus(amount int64) Load {
+	return Load{Reserved: l.Reserved + amount, Young: l.Young + amount, Streams: l.Streams + 1}
+}
+
+// amount is what a list of reservations holds of a resource.
+func amount(list []stream.Reservation, resource string) int64 {
+	var sum int64
+	for _, r := range list {
+		if r.Resource == resource {
+			sum += r.Amount
+		}
+	}
+	return sum
+}

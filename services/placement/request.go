@@ -1,0 +1,191 @@
+package placement
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/dionysia-dev/dionysia/services/capacity"
+	"github.com/dionysia-dev/dionysia/services/stream"
+)
+
+// Request is a broadcast that needs a device.
+type Request struct {
+	Stream  string
+	Profile stream.Profile
+	// Require must hold, every one; of Prefer as many as can, the first weighing
+	// most. At most stream.MaxRules each.
+	Require, Prefer []stream.Rule
+	Priority        int
+	// Degrade lets it take a device without its top rungs.
+	Degrade bool
+	// Failover is set for a stream that lost its worker: it may use the reserve.
+	Failover bool
+	// Stay names the worker that wins when it has room; "" for none.
+	Stay string
+	// Avoid lists what is not asked: "worker" or "worker/device".
+	Avoid []string
+	// Own is what a commit would give back; it does not count against the stream.
+	Own Own
+	// Behind is the stream that waits first and has lost its patience (see Head),
+	// nil for none: what that one could ever use is kept for it. A Failover
+	// ignores it.
+	Behind *Request
+}
+
+// Decision is a proposal to commit.
+type Decision struct {
+	Worker string
+	Boot   string
+	Device string
+	// Reserved is what it takes, the device first, and Limits what each of those
+	// resources may hold together, in the same order. A limit that is not known is
+	// Unbounded.
+	Reserved []stream.Reservation
+	Limits   []capacity.Limit
+	// Profile is what is to be made, and Dropped what was left out of the
+	// request's profile for want of room, in its order.
+	Profile stream.Profile
+	Dropped []stream.VideoRendition
+	Score   Score
+}
+
+// rule is a parsed stream.Rule.
+type rule struct {
+	key, value string
+	equal      bool
+}
+
+func parseRules(list []stream.Rule) ([]rule, error) {
+	if len(list) == 0 {
+		return nil, nil
+	}
+	if len(list) > stream.MaxRules {
+		return nil, fmt.Errorf("%d rules, at most %d are allowed: %w", len(list), stream.MaxRules, stream.ErrInvalid)
+	}
+	rules := make([]rule, len(list))
+	for i, r := range list {
+		var err error
+		if rules[i].key, rules[i].value, rules[i].equal, err = r.Parse(); err != nil {
+			return nil, err
+		}
+	}
+	return rules, nil
+}
+
+// holds judges a rule for a device of a worker with these labels.
+func (r rule) holds(labels map[string]string, k kind) bool {
+	if r.key == stream.DeviceKey {
+		return (k.String() == r.value) == r.equal
+	}
+	v, ok := labels[r.key]
+	return (ok && v == r.value) == r.equal
+}
+
+// ruled is what the rules say of one set of labels and one kind of device.
+type ruled struct {
+	require bool
+	prefer  uint16 // the first rule is the highest bit
+}
+
+// rowRef names a device of the view; device is -1 for a whole worker.
+type rowRef struct{ host, device int }
+
+// query is a request prepared for one view.
+type query struct {
+	r       Request
+	s       *Snapshot
+	v       *view
+	profile stream.Profile
+	cost    [kinds]Cost
+	codecs  codecs
+	small   bool // see tier
+	rules   [][kinds]ruled
+	avoid   []rowRef
+	stay    int // host, -1 for none
+	own     int // host whose rooms Own makes larger, -1 for none
+	behind  *query
+	// given is what Preempt takes away at one host besides Own.
+	given     []Own
+	givenHost int
+}
+
+// query prepares a request. Its error wraps stream.ErrInvalid.
+func (s *Snapshot) query(r Request) (*query, error) {
+	require, err := parseRules(r.Require)
+	if err != nil {
+		return nil, fmt.Errorf("require: %w", err)
+	}
+	prefer, err := parseRules(r.Prefer)
+	if err != nil {
+		return nil, fmt.Errorf("prefer: %w", err)
+	}
+	v := s.compiled()
+	q := &query{r: r, s: s, v: v, stay: v.find(r.Stay), own: v.find(r.Own.Worker), givenHost: -1}
+	q.price(r.Profile)
+	q.rules = make([][kinds]ruled, len(v.labels))
+	for i, labels := range v.labels {
+		for k := range kinds {
+			q.rules[i][k] = judgeRules(require, prefer, labels, k)
+		}
+	}
+	for _, name := range r.Avoid {
+		worker, device, one := strings.Cut(name, "/")
+		ref := rowRef{host: v.find(worker), device: -1}
+		if ref.host < 0 {
+			continue
+		}
+		if one {
+			if ref.device = s.deviceIndex(ref.host, device); ref.device < 0 {
+				continue
+			}
+		}
+		q.avoid = append(q.avoid, ref)
+	}
+	if r.Behind != nil && !r.Failover && r.Behind.Stream != r.Stream {
+		head := *r.Behind
+		head.Behind = nil
+		if q.behind, err = s.query(head); err != nil {
+			q.behind = nil // what can't be placed anywhere keeps nothing
+		} else if head.Degrade {
+			q.behind.price(smallest(head.Profile))
+		}
+	}
+	return q, nil
+}
+
+// price makes the query ask for a profile.
+func (q *query) price(p stream.Profile) {
+	q.profile = p
+	q.cost = [kinds]Cost{onCPU: PriceProfile(capacity.CPU, p), onGPU: PriceProfile(capacity.GPU, p)}
+	q.codecs = neededCodecs(p)
+	q.small = q.cost[onCPU].Px <= SmallPx
+}
+
+func judgeRules(require, prefer []rule, labels map[string]string, k kind) ruled {
+	j := ruled{require: true}
+	for _, r := range require {
+		j.require = j.require && r.holds(labels, k)
+	}
+	for i, r := range prefer {
+		if r.holds(labels, k) {
+			j.prefer |= 1 << (15 - i)
+		}
+	}
+	return j
+}
+
+func (v *view) find(worker string) int {
+	if i, ok := v.byName[worker]; ok {
+		return i
+	}
+	return -1
+}
+
+func (s *Snapshot) deviceIndex(host int, id string) int {
+	for j, d := range s.Workers[host].Report.Devices {
+		if d.ID == id {
+			return j
+		}
+	}
+	return -1
+}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -107,18 +108,31 @@ func (w testWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// publish sends a test picture until the returned process ends.
+// clipLength is longer than any test here looks at one publisher.
+const clipLength = time.Minute
+
+// publish sends a test picture for clipLength, or until the returned process is
+// stopped. What ffmpeg would have to encode is encoded before.
 func (r *rig) publish(id string, args ...string) *testkit.Process {
 	r.t.Helper()
 	if len(args) == 0 {
 		args = picture("640x360", "30000/1001", true)
 	}
-	if args[len(args)-1] != "rtsp" {
-		args = append(args, "-f", "flv", fmt.Sprintf("rtmp://%s/live/%s", r.mtx.Addr(r.mtx.Ports.RTMP), id))
-	} else {
-		args = append(args, "-rtsp_transport", "tcp", fmt.Sprintf("rtsp://%s/live/%s", r.mtx.Addr(r.mtx.Ports.RTSP), id))
+	ffmpeg := testkit.Part(r.t, "DIONYSIA_FFMPEG", "ffmpeg")
+	target := []string{"-f", "flv", fmt.Sprintf("rtmp://%s/live/%s", r.mtx.Addr(r.mtx.Ports.RTMP), id)}
+	if n := len(args) - 1; args[n] == "rtsp" {
+		args = args[:n-1]
+		target = []string{"-f", "rtsp", "-rtsp_transport", "tcp", fmt.Sprintf("rtsp://%s/live/%s", r.mtx.Addr(r.mtx.Ports.RTSP), id)}
 	}
-	cmd := exec.Command(testkit.Part(r.t, "DIONYSIA_FFMPEG", "ffmpeg"), append([]string{"-hide_banner", "-loglevel", "warning"}, args...)...)
+	if slices.Contains(args, "lavfi") {
+		clip, err := testkit.Clip(ffmpeg, clipLength, args...)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		args = []string{"-re", "-i", clip, "-map", "0", "-c", "copy"}
+	}
+	args = append(args, target...)
+	cmd := exec.Command(ffmpeg, append([]string{"-hide_banner", "-loglevel", "warning"}, args...)...)
 	return testkit.StartProcess(r.t, "publisher", cmd)
 }
 

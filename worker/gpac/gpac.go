@@ -5,7 +5,7 @@
 // dasher for all of them numbers its representations in an unstable order on
 // 1.0.1, and a template for each of its inputs writes freed memory as names):
 //
-//	ffdmx ─┬─ video ─[fromkey.js]─[thin.js]─ ffsws ─ ffenc libx264 ─ dasher ─ <rendition>_init.mp4, <rendition>_<n>.m4s
+//	ffdmx ─┬─ video ─[fromkey.js]─[thin.js]─ ffsws ─ ffenc (x264 or NVENC) ─ dasher ─ <rendition>_init.mp4, <rendition>_<n>.m4s
 //	       └─ audio ─[resample]─ align.js ─ ffenc aac ─ dasher ─ …
 //
 // The scripts are ours, run by GPAC 1.0.1's JavaScript filter; what fromkey.js (for
@@ -51,6 +51,9 @@ type Spec struct {
 	Source string
 	Media  stream.SourceMedia // what the source carries
 	Ladder stream.Ladder
+	// GPU encodes the video by NVENC: the card's UUID as NVML gives it, in lower
+	// case. Empty is the CPU, with x264, which makes h264 alone.
+	GPU string
 	// Keep is how long GPAC must leave old segments alone. It deletes them
 	// later, so that a run without an origin can't fill the disk.
 	Keep time.Duration
@@ -110,7 +113,7 @@ func Build(s Spec) (Command, error) {
 	for i, a := range s.Ladder.Audio {
 		args = append(args, "-o", s.output(a.Name, id("B", i)))
 	}
-	c := Command{Args: args, Env: []string{"PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8"}}
+	c := Command{Args: args, Env: Env(s.GPU)}
 	if s.Version.legacy() {
 		c.Files = s.scripts()
 	}
@@ -152,10 +155,7 @@ func (s Spec) scripts() map[string]string {
 
 func thinFile(step int) string { return fmt.Sprintf("thin%d.js", step) }
 
-// source is the demuxer. On 1.0.1 FPS is set to the source's timescale: its
-// encoder takes 1/FPS as x264's time base and rounds every timestamp down to
-// whole frames of it, which doubles and shifts frames; with the timescale they
-// pass as they are. x264 gets the true rate beside it, for its rate control.
+// source is the demuxer. For 1.0.1 see timeBase.
 func (s Spec) source() string {
 	// Analysing ends at the first keyframe, once every track is known. RTMP does
 	// not say how many there are: without audio it would go on for all of
@@ -166,14 +166,13 @@ func (s Spec) source() string {
 		analyse = 2_000_000
 	}
 	opts := fmt.Sprintf("probesize=5000000:analyzeduration=%d:fpsprobesize=3", analyse)
-	scale := 1000 // RTMP's milliseconds
 	if s.rtsp() {
 		opts = "rtsp_transport=tcp:" + opts
-		scale = 90000
 	}
 	src := "ffdmx:src=" + s.Source + ":gpac:" + opts + ":FID=S"
 	if s.Version.legacy() {
-		src += fmt.Sprintf(":#FPS=%d/1", scale)
+		base := s.timeBase()
+		src += fmt.Sprintf(":#FPS=%d/%d", base.Num, base.Den)
 	}
 	return src
 }
@@ -193,22 +192,10 @@ func (s Spec) video(i int, v stream.OutVideo) []string {
 		}
 		in = step
 	}
-	fps := v.FPS
-	if fps.IsZero() {
-		fps = stream.Rate{Num: stream.NominalFPS, Den: int64(max(1, v.FrameStep))}
-	}
-	gops := max(1, math.Round(float64(s.Ladder.Segment)*fps.Float()/float64(v.GOP)))
-	rate := ""
-	if s.Version.legacy() {
-		rate = fmt.Sprintf(":x264-params=fps=%d/%d", fps.Num, fps.Den)
-	}
+	gops := max(1, math.Round(float64(s.Ladder.Segment)*frameRate(v).Float()/float64(v.GOP)))
 	return append(args,
 		fmt.Sprintf("ffsws:osize=%dx%d:SID=%s:FID=%s", v.Width, v.Height, in, id("R", i)),
-		// Keyframes are forced by time, on the segments' own grid, so g is only
-		// an upper bound.
-		fmt.Sprintf("ffenc:c=libx264:b=%d:maxrate=%d:bufsize=%d:fintra=%d/%d:preset=%s:tune=zerolatency:g=%d:bf=0:sc_threshold=0:forced-idr=1%s:SID=%s:FID=%s:#Bitrate=%d",
-			v.Bitrate, v.Bitrate+v.Bitrate/10, 2*v.Bitrate, s.segmentMillis(), 1000*int64(gops), v.Preset, 2*v.GOP,
-			rate, id("R", i), id("E", i), v.Bitrate))
+		fmt.Sprintf("%s:SID=%s:FID=%s:#Bitrate=%d", s.encoder(v, int64(gops)), id("R", i), id("E", i), v.Bitrate))
 }
 
 // mixes reports whether an audio rendition has fewer channels than the source,
@@ -279,6 +266,11 @@ func (s Spec) check() error {
 	if len(s.Source) > 2048 || !urlGrammar.MatchString(s.Source) {
 		return bad("source URL has characters or a form that GPAC's command line can't carry")
 	}
+	if s.GPU != "" {
+		if err := CheckGPU(s.GPU); err != nil {
+			return err
+		}
+	}
 	if s.Keep <= 0 {
 		return bad("keep %s", s.Keep)
 	}
@@ -300,8 +292,8 @@ func (s Spec) check() error {
 		if err := name(v.Name); err != nil {
 			return err
 		}
-		if v.Codec != "h264" || !presetGrammar.MatchString(v.Preset) {
-			return bad("%s: codec %q, preset %q", v.Name, v.Codec, v.Preset)
+		if why := s.checkEncoder(v); why != "" {
+			return bad("%s", why)
 		}
 		if v.Width < 2 || v.Height < 2 || v.Width%2+v.Height%2 != 0 || v.GOP < 1 || v.FrameStep < 1 || v.Bitrate < 1 || v.FPS.Num < 0 || v.FPS.Den < 0 {
 			return bad("%s: %dx%d, GOP %d, frame step %d, %d bit/s", v.Name, v.Width, v.Height, v.GOP, v.FrameStep, v.Bitrate)

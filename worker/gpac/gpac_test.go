@@ -21,6 +21,8 @@ func versions() map[string]Version {
 	}
 }
 
+const gpu = "gpu-8a9bcdef-0123-4567-89ab-cdef01234567"
+
 func spec() Spec {
 	ntsc := stream.Rate{Num: 30000, Den: 1001}
 	return Spec{
@@ -62,6 +64,20 @@ func TestGolden(t *testing.T) {
 			}
 		},
 		"audio-only": func(s *Spec) { s.Media.Video, s.Ladder.Video = nil, nil },
+		"nvenc-h264": func(s *Spec) { s.GPU = gpu },
+		"nvenc-hevc-rtsp-60-to-30": func(s *Spec) {
+			s.GPU, s.Source, s.Ladder.Segment = gpu, "rtsp://h:8554/live/demo", 2
+			s.Media.Video.FPS = stream.Rate{Num: 60, Den: 1}
+			s.Ladder.Video[0].FPS, s.Ladder.Video[0].GOP = stream.Rate{Num: 60, Den: 1}, 120
+			s.Ladder.Video[1].FPS, s.Ladder.Video[1].FrameStep = stream.Rate{Num: 60, Den: 2}, 2
+			s.Ladder.Video[0].Codec, s.Ladder.Video[0].Preset = "hevc", "slow"
+		},
+		"nvenc-av1": func(s *Spec) {
+			s.GPU = gpu
+			for i := range s.Ladder.Video {
+				s.Ladder.Video[i].Codec, s.Ladder.Video[i].Preset = "av1", "medium"
+			}
+		},
 		"two-gops": func(s *Spec) {
 			for i := range s.Ladder.Video {
 				s.Ladder.Video[i].GOP = 30
@@ -79,6 +95,11 @@ func TestGolden(t *testing.T) {
 					t.Fatal(err)
 				}
 				got := strings.Join(c.Args, "\n") + "\n"
+				for _, e := range c.Env {
+					if strings.HasPrefix(e, "CUDA") {
+						got += e + "\n"
+					}
+				}
 				for name, text := range c.Files {
 					first, _, _ := strings.Cut(text, "\n")
 					got += name + ": " + first + "\n"
@@ -111,6 +132,12 @@ func TestSeparatorsAreRefused(t *testing.T) {
 		"path":       func(s *Spec, x string) { s.Source = "rtmp://h:1935/live/" + x },
 		"host":       func(s *Spec, x string) { s.Source = "rtmp://" + x + "/live/demo" },
 		"token":      func(s *Spec, x string) { s.Source = "rtmp://h/live/demo?token=" + x },
+		"GPU": func(s *Spec, x string) {
+			if s.GPU = x; x == "" { // the CPU
+				s.GPU = " "
+			}
+		},
+		"GPU's UUID": func(s *Spec, x string) { s.GPU = gpu + x + "0" },
 		"scheme":     func(s *Spec, x string) { s.Source = x + "://h/live/demo" },
 	}
 	bad := []string{"", "a:b:c", "a=b", "a,b", "a#b", "a@b", "a!b", "a$b", "a$Number$", "a b", "a\nb", "a\x00b", "a\\b", `a"b`, "a'b", "a`b", "a;b",

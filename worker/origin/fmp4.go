@@ -8,12 +8,8 @@ import (
 	"io"
 	"math"
 	"os"
-	"strings"
 
-	"github.com/Eyevinn/mp4ff/aac"
-	"github.com/Eyevinn/mp4ff/avc"
 	"github.com/Eyevinn/mp4ff/bits"
-	"github.com/Eyevinn/mp4ff/hevc"
 	"github.com/Eyevinn/mp4ff/mp4"
 	"golang.org/x/sys/unix"
 
@@ -113,62 +109,6 @@ func parseInit(b []byte) (info initInfo, err error) {
 		}
 	}
 	return info, describe(trak.Mdia.Minf.Stbl.Stsd, &info.track)
-}
-
-// describe fills in the codec string and the format from the sample entry.
-func describe(stsd *mp4.StsdBox, t *stream.Track) error {
-	switch {
-	case stsd.AvcX != nil && stsd.AvcX.AvcC != nil && len(stsd.AvcX.AvcC.SPSnalus) > 0:
-		sps, err := avc.ParseSPSNALUnit(stsd.AvcX.AvcC.SPSnalus[0], false)
-		if err != nil {
-			return fmt.Errorf("parsing the H.264 parameter set: %w", err)
-		}
-		t.Kind, t.Width, t.Height = stream.Video, int(stsd.AvcX.Width), int(stsd.AvcX.Height)
-		t.Codec = lowerHex(avc.CodecString(stsd.AvcX.Type(), sps))
-	case stsd.HvcX != nil && stsd.HvcX.HvcC != nil:
-		nalus := stsd.HvcX.HvcC.GetNalusForType(hevc.NALU_SPS)
-		if len(nalus) == 0 {
-			return errors.New("init of H.265 without a parameter set")
-		}
-		sps, err := hevc.ParseSPSNALUnit(nalus[0])
-		if err != nil {
-			return fmt.Errorf("parsing the H.265 parameter set: %w", err)
-		}
-		t.Kind, t.Width, t.Height = stream.Video, int(stsd.HvcX.Width), int(stsd.HvcX.Height)
-		t.Codec = hevc.CodecString(stsd.HvcX.Type(), sps)
-	case stsd.Mp4a != nil && stsd.Mp4a.Esds != nil:
-		t.Kind, t.Channels, t.SampleRate = stream.Audio, int(stsd.Mp4a.ChannelCount), int(stsd.Mp4a.SampleRate)
-		t.Codec = "mp4a.40.2"
-		describeAAC(stsd.Mp4a.Esds, t)
-	default:
-		return errors.New("init with a codec that is not supported")
-	}
-	return nil
-}
-
-// describeAAC takes what the AudioSpecificConfig says; where it can't be parsed
-// the sample entry's figures stand.
-func describeAAC(esds *mp4.EsdsBox, t *stream.Track) {
-	dec := esds.DecConfigDescriptor
-	if dec == nil || dec.DecSpecificInfo == nil {
-		return
-	}
-	asc, err := aac.DecodeAudioSpecificConfig(bytes.NewReader(dec.DecSpecificInfo.DecConfig))
-	if err != nil {
-		return
-	}
-	t.Codec = fmt.Sprintf("mp4a.40.%d", asc.ObjectType)
-	if asc.SamplingFrequency > 0 {
-		t.SampleRate = asc.SamplingFrequency
-	}
-	if asc.ChannelConfiguration > 0 && asc.ChannelConfiguration < 7 {
-		t.Channels = int(asc.ChannelConfiguration)
-	}
-}
-
-func lowerHex(codec string) string {
-	entry, rest, _ := strings.Cut(codec, ".")
-	return entry + "." + strings.ToLower(rest)
 }
 
 func readSegment(path string, init *initInfo) (segmentInfo, error) {

@@ -249,12 +249,17 @@ type testRun struct {
 
 func (w *world) start(p stream.Placement, run uint32) testRun {
 	w.t.Helper()
+	return w.startFull(p, run, nil)
+}
+
+func (w *world) startFull(p stream.Placement, run uint32, full []stream.OutVideo) testRun {
+	w.t.Helper()
 	id := stream.RunID{Epoch: p.Epoch, Run: run}
 	dir := filepath.Join(w.origin.cfg.Dir, p.Stream, id.String())
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		w.t.Fatal(err)
 	}
-	return testRun{w.origin.StartRun(RunStart{Placement: p, ID: id, Dir: dir, Ladder: w.media.ladder}), w, dir}
+	return testRun{w.origin.StartRun(RunStart{Placement: p, ID: id, Dir: dir, Ladder: w.media.ladder, Full: full}), w, dir}
 }
 
 func (r testRun) write(name string, b []byte) {

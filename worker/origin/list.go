@@ -126,7 +126,7 @@ func (o *Origin) runRecord(st *state, run *runState, seg *stream.Segment, infos 
 		tracks[i].TimeOffset = scale(infos[0].time, ref.Timescale, tracks[i].Timescale)
 	}
 	if len(st.pres.Variants) == 0 {
-		st.pres.Variants = tracks
+		st.pres.Variants = variants(tracks, run.start.Full)
 	}
 	return stream.Run{ID: run.start.ID, Broadcast: st.placement.Broadcast, Origin: st.placement.Worker,
 		StartedAt: run.started, Tracks: tracks, Start: seg.Start, Target: st.pres.Target, Variants: st.pres.Variants}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -40,6 +41,7 @@ type model struct {
 	tags    map[uint64]bool // numbers that carried a discontinuity
 	target  uint
 	blind   bool
+	names   []string // the variants
 }
 
 func (m *model) origin(i int) *Origin {
@@ -74,6 +76,10 @@ func (m *model) start(o *Origin) {
 	}).Draw(m.t, "tracks")
 	r := &runState{o: o, st: st, start: RunStart{Placement: m.place(), ID: stream.RunID{Epoch: m.epoch, Run: m.run}, Dir: m.dir},
 		started: m.clock.Now(), tracks: ladder, log: o.log}
+	if rapid.Bool().Draw(m.t, "degraded") {
+		r.start.Full = []stream.OutVideo{{Name: "top", Codec: "h264", Width: 1280, Height: 720}, {Name: "hi", Codec: "h264", Width: 640, Height: 360},
+			{Name: "lo", Codec: "h264", Width: 320, Height: 180}}
+	}
 	for range ladder {
 		r.made = append(r.made, made{init: &initInfo{}})
 	}
@@ -119,10 +125,13 @@ func (m *model) list(lengths *rapid.Generator[uint64]) {
 func (m *model) check() {
 	v := m.current.st.view.Load()
 	var first *m3u8.MediaPlaylist
+	var names []string
+	before := m.highest
 	for name, b := range v.manifests {
 		if !strings.HasSuffix(name, "/index.m3u8") {
 			continue
 		}
+		names = append(names, name)
 		p, _, err := m3u8.DecodeFrom(bytes.NewReader(b.data), true)
 		if err != nil {
 			m.t.Fatalf("%s: %v\n%s", name, err, b.data)
@@ -139,6 +148,11 @@ func (m *model) check() {
 	if first == nil {
 		m.t.Fatal("no playlist")
 	}
+	slices.Sort(names)
+	if first.SeqNo <= before && !slices.Equal(names, m.names) {
+		m.t.Fatalf("a playlist goes on, and its siblings are %v, were %v", names, m.names)
+	}
+	m.names = names
 	m.checkMPD(v.manifests["manifest.mpd"].data)
 }
 

@@ -21,6 +21,10 @@ type RunStart struct {
 	// of the run is fetchable any more.
 	Dir    string
 	Ladder stream.Ladder
+	// Full is the video that the source would get if there were room, when the
+	// placement leaves rungs out (Placement.Dropped); else nil. A broadcast has a
+	// variant for each from its start.
+	Full []stream.OutVideo
 }
 
 // RungProgress is what one rendition of a run has produced.

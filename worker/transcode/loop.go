@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -218,6 +219,7 @@ type found struct {
 	source
 	placement stream.Placement
 	ladder    stream.Ladder
+	full      []stream.OutVideo // see origin.RunStart
 }
 
 // patientAfter is how long an absent source is looked for often: a publisher
@@ -287,7 +289,22 @@ func (l *loop) findSource() (found, bool) {
 		l.refuse(err.Error())
 		return found{}, false
 	}
-	return found{source: src, placement: p, ladder: ladder}, true
+	return found{source: src, placement: p, ladder: ladder, full: fullVideo(p, src.media)}, true
+}
+
+// fullVideo is what would be made of the source if the placement had room for
+// the rungs that it leaves out; nil when it leaves none.
+func fullVideo(p stream.Placement, media stream.SourceMedia) []stream.OutVideo {
+	if len(p.Dropped) == 0 {
+		return nil
+	}
+	whole := p.Profile
+	whole.Video = append(slices.Clone(p.Dropped), p.Profile.Video...)
+	l, err := whole.Ladder(media)
+	if err != nil {
+		return nil
+	}
+	return l.Video
 }
 
 // shrink reserves what the ladder really costs. Without Redis the reservation

@@ -70,7 +70,7 @@ func (l *loop) runOnce(src found) end {
 	if err != nil {
 		return l.failed(id, err)
 	}
-	handle := l.m.origin.StartRun(origin.RunStart{Placement: src.placement, ID: id, Dir: dir, Ladder: src.ladder})
+	handle := l.m.origin.StartRun(origin.RunStart{Placement: src.placement, ID: id, Dir: dir, Ladder: src.ladder, Full: src.full})
 	defer handle.Stopped()
 	ring := newLogRing(filepath.Join(l.m.cfg.Dir, l.id, id.String()+".log"))
 	defer ring.close()

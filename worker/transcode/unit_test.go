@@ -106,6 +106,26 @@ func TestChanged(t *testing.T) {
 	}
 }
 
+// What a placement drops is promised as far as the source would get it.
+func TestFullVideo(t *testing.T) {
+	rung := func(name string, w, h int) stream.VideoRendition {
+		return stream.VideoRendition{Name: name, Codec: "h264", Width: w, Height: h, Bitrate: int64(w) * 1000, Keyframe: 2, Preset: "veryfast"}
+	}
+	p := stream.Placement{Profile: stream.Profile{Segment: 2, Video: []stream.VideoRendition{rung("360p", 640, 360)}}}
+	media := stream.SourceMedia{Video: &stream.SourceVideo{Codec: "h264", Width: 1280, Height: 720, FPS: stream.Rate{Num: 25, Den: 1}}}
+	if got := fullVideo(p, media); got != nil {
+		t.Errorf("nothing is dropped: %v", got)
+	}
+	p.Dropped = []stream.VideoRendition{rung("1080p", 1920, 1080), rung("720p", 1280, 720)}
+	got := fullVideo(p, media)
+	if len(got) != 2 || got[0].Name != "720p" || got[0].GOP != 50 || got[1].Name != "360p" {
+		t.Errorf("of a 720p source: %+v", got)
+	}
+	if got := fullVideo(p, stream.SourceMedia{Audio: &stream.SourceAudio{Codec: "aac", SampleRate: 48000, Channels: 2}}); len(got) != 0 {
+		t.Errorf("of sound alone: %+v", got)
+	}
+}
+
 func TestMeanRate(t *testing.T) {
 	frames := func(n int, fps float64, order ...int) []int64 {
 		var out []int64

@@ -104,8 +104,8 @@ func period(run stream.Run, segments []stream.Segment) *mpd.Period {
 	return out
 }
 
-// adaptationSets groups tracks that a player may switch between: all video, and
-// audio of one codec, channel count and sample rate.
+// adaptationSets groups tracks that a player may switch between: video of one
+// codec, and audio of one codec, channel count and sample rate.
 func adaptationSets(tracks []stream.Track) [][]stream.Track {
 	type key struct {
 		kind     stream.TrackKind
@@ -116,7 +116,7 @@ func adaptationSets(tracks []stream.Track) [][]stream.Track {
 	var order []key
 	groups := map[key][]stream.Track{}
 	for _, t := range tracks {
-		k := key{kind: t.Kind}
+		k := key{kind: t.Kind, codec: Family(t.Codec)}
 		if t.Kind == stream.Audio {
 			k = key{t.Kind, t.Codec, t.Channels, t.SampleRate}
 		}

@@ -87,6 +87,18 @@ func TestGolden(t *testing.T) {
 		{"audio-only", build(1, 0, 2, mono), []string{"low"}},
 		{"video-only", build(1, 0, 2, silent), []string{"360p"}},
 		{"audio-lost", build(1, 0, 1, av(), silent), []string{"aac"}},
+		{"dropped-rung-comes-alive", func() *manifest.Presentation {
+			p := build(1, 0, 2, small, av())
+			p.Variants = append([]stream.Track{video("720p", 1280, 720, 2_800_000)}, p.Variants...)
+			return p
+		}(), []string{"720p", "360p"}},
+		// Each variant without its own rendition lists one of its own codec.
+		{"codecs-apart", func() *manifest.Presentation {
+			hevc := func(t stream.Track) stream.Track { t.Codec = "hvc1.1.6.L93.B0"; return t }
+			p := build(1, 0, 1, stream.Run{Tracks: []stream.Track{hevc(video("720p-hevc", 1280, 720, 1_800_000)), video("360p", 640, 360, 800_000)}})
+			p.Variants = append([]stream.Track{hevc(video("1080p-hevc", 1920, 1080, 3_000_000)), video("1080p", 1920, 1080, 5_000_000)}, p.Variants...)
+			return p
+		}(), []string{"1080p-hevc", "1080p"}},
 		{"ended", func() *manifest.Presentation {
 			p := build(1, 0, 2, av())
 			p.Ended = true

@@ -5,6 +5,7 @@ package manifest
 
 import (
 	"math"
+	"strings"
 	"time"
 
 	"github.com/dionysia-dev/dionysia/services/stream"
@@ -21,8 +22,8 @@ type Presentation struct {
 	Segment, Window, HoldBack time.Duration
 	// Target is EXT-X-TARGETDURATION in seconds; see TargetDuration.
 	Target int
-	// Variants are the tracks of the broadcast's first run; they fix the set of
-	// variant playlists.
+	// Variants are the tracks of the broadcast's first run, with the rungs that it
+	// left out for want of room; they fix the set of variant playlists.
 	Variants []stream.Track
 	// Runs are those that Segments refer to.
 	Runs map[stream.RunID]stream.Run
@@ -54,9 +55,17 @@ func (p *Presentation) Lost() time.Duration {
 }
 
 // Pick returns the track of run that the variant want lists: the one of its
-// name, else the nearest below it in bitrate, else the nearest above. Nil means
-// that the run has no track of that kind.
+// name, else the nearest below it in size and bitrate, else the nearest above;
+// of its own codec when the run has one, since who plays it may not play another.
+// Nil means that the run has no track of that kind.
 func Pick(run stream.Run, want stream.Track) *stream.Track {
+	if t := nearest(run, want, func(t *stream.Track) bool { return Family(t.Codec) == Family(want.Codec) }); t != nil {
+		return t
+	}
+	return nearest(run, want, func(*stream.Track) bool { return true })
+}
+
+func nearest(run stream.Run, want stream.Track, may func(*stream.Track) bool) *stream.Track {
 	var below, above *stream.Track
 	for i := range run.Tracks {
 		t := &run.Tracks[i]
@@ -64,6 +73,7 @@ func Pick(run stream.Run, want stream.Track) *stream.Track {
 		case t.Kind != want.Kind:
 		case t.Name == want.Name:
 			return t
+		case !may(t):
 		case size(*t) <= size(want):
 			if below == nil || size(*t) > size(*below) {
 				below = t
@@ -76,6 +86,19 @@ func Pick(run stream.Run, want stream.Track) *stream.Track {
 		return below
 	}
 	return above
+}
+
+// Family is what of an RFC 6381 string tells codecs apart, such as avc1: the
+// sample entry, one name for both of H.265's.
+func Family(codec string) string {
+	entry, _, _ := strings.Cut(codec, ".")
+	switch entry {
+	case "avc3":
+		return "avc1"
+	case "hev1":
+		return "hvc1"
+	}
+	return entry
 }
 
 // size orders tracks of one kind: by picture, then by bitrate.

@@ -3,8 +3,10 @@ package gpac
 import (
 	"errors"
 	"flag"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -100,8 +102,8 @@ func TestGolden(t *testing.T) {
 						got += e + "\n"
 					}
 				}
-				for name, text := range c.Files {
-					first, _, _ := strings.Cut(text, "\n")
+				for _, name := range slices.Sorted(maps.Keys(c.Files)) {
+					first, _, _ := strings.Cut(c.Files[name], "\n")
 					got += name + ": " + first + "\n"
 				}
 				file := filepath.Join("testdata", name+"_"+vname+".golden")

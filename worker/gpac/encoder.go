@@ -9,13 +9,13 @@ import (
 	"github.com/dionysia-dev/dionysia/services/stream"
 )
 
-// gpuGrammar is NVML's UUID of a card in lower case. It becomes part of an
+// gpuID is NVML's UUID of a card in lower case. It becomes part of an
 // environment.
-var gpuGrammar = regexp.MustCompile(`^gpu-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$`)
+var gpuID = regexp.MustCompile(`^gpu-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$`)
 
 // CheckGPU checks a GPU's id: NVML's UUID in lower case. Its error wraps ErrSpec.
 func CheckGPU(id string) error {
-	if !gpuGrammar.MatchString(id) {
+	if !gpuID.MatchString(id) {
 		return fmt.Errorf("%w: GPU %.60q is not gpu- and a UUID in lower case", ErrSpec, id)
 	}
 	return nil
@@ -27,7 +27,7 @@ func CheckGPU(id string) error {
 // wants the prefix in capitals.
 func Env(gpu string) []string {
 	env := []string{"PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8"}
-	if m := gpuGrammar.FindStringSubmatch(gpu); m != nil {
+	if m := gpuID.FindStringSubmatch(gpu); m != nil {
 		env = append(env, "CUDA_VISIBLE_DEVICES=GPU-"+m[1])
 	}
 	return env

@@ -112,8 +112,6 @@ func (s Spec) checkEncoder(v stream.OutVideo) string {
 		return fmt.Sprintf("%s: codec %q, preset %q", v.Name, v.Codec, v.Preset)
 	case s.GPU == "" && v.Codec != "h264":
 		return fmt.Sprintf("%s: %s is encoded by GPUs alone, and this run is on the CPU", v.Name, v.Codec)
-	case s.GPU != "" && stream.NVENCPreset(v.Preset) == "":
-		return fmt.Sprintf("%s: NVENC has no counterpart of preset %q", v.Name, v.Preset)
 	}
 	return ""
 }

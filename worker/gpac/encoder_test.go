@@ -17,7 +17,6 @@ func TestEncodersAreRefused(t *testing.T) {
 		"av1 on the CPU":   {func(s *Spec) { s.Ladder.Video[0].Codec = "av1" }, "720p: av1 is encoded by GPUs alone"},
 		"hevc on a GPU":    {func(s *Spec) { s.GPU = gpu; s.Ladder.Video[1].Codec = "hevc" }, ""},
 		"vp9 on a GPU":     {func(s *Spec) { s.GPU = gpu; s.Ladder.Video[1].Codec = "vp9" }, `360p: codec "vp9"`},
-		"unknown preset":   {func(s *Spec) { s.GPU = gpu; s.Ladder.Video[0].Preset = "placebo" }, `no counterpart of preset "placebo"`},
 		"capitals":         {func(s *Spec) { s.GPU = strings.ToUpper(gpu) }, "not gpu- and a UUID"},
 		"two cards":        {func(s *Spec) { s.GPU = gpu + "," + gpu }, "not gpu- and a UUID"},
 		"an index":         {func(s *Spec) { s.GPU = "0" }, "not gpu- and a UUID"},

@@ -17,6 +17,7 @@ import (
 	"github.com/hibiken/asynq"
 
 	"github.com/dionysia-dev/dionysia/internal/testkit"
+	"github.com/dionysia-dev/dionysia/services/capacity"
 	"github.com/dionysia-dev/dionysia/services/store"
 	"github.com/dionysia-dev/dionysia/services/stream"
 	"github.com/dionysia-dev/dionysia/services/task"
@@ -158,7 +159,7 @@ func ladder() stream.Profile {
 func (r *rig) place(id, boot string, change ...func(*stream.Placement)) uint64 {
 	r.t.Helper()
 	ctx := context.Background()
-	p := stream.Placement{Stream: id, Broadcast: "b-" + id, Worker: "w1", Device: "cpu", Boot: boot, Price: 1, State: stream.PlacementPlaced,
+	p := stream.Placement{Stream: id, Broadcast: "b-" + id, Worker: "w1", Device: "cpu", Boot: boot, Reserved: []stream.Reservation{{Resource: "cpu", Amount: 1}}, State: stream.PlacementPlaced,
 		Source: stream.Source{Node: "n", Session: "s", RTMP: fmt.Sprintf("rtmp://%s/live/%s", r.mtx.Addr(r.mtx.Ports.RTMP), id),
 			RTSP: fmt.Sprintf("rtsp://%s/live/%s", r.mtx.Addr(r.mtx.Ports.RTSP), id)},
 		Profile: ladder(), Grace: 15, HoldBack: 12, Window: 60, BroadcastStart: time.Now().UTC(), CommittedAt: time.Now().UTC()}
@@ -169,7 +170,7 @@ func (r *rig) place(id, boot string, change ...func(*stream.Placement)) uint64 {
 	if old, err := r.store.Placement(ctx, id); err == nil {
 		expect = old.Epoch
 	}
-	epoch, err := r.store.Commit(ctx, store.Proposal{Placement: p, Limit: 1 << 40, ExpectEpoch: expect})
+	epoch, err := r.store.Commit(ctx, store.Proposal{Placement: p, Limits: []capacity.Limit{{Limit: 1 << 40}}, ExpectEpoch: expect})
 	if err != nil {
 		r.t.Fatal(err)
 	}

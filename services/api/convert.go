@@ -149,7 +149,7 @@ func toRendition(r stream.RenditionStatus) wire.RenditionStatus {
 }
 
 // toWorker joins a worker's report with what the ledger has reserved on it.
-func toWorker(seen store.ReportSeen, ledger map[string]map[string]int64) wire.Worker {
+func toWorker(seen store.ReportSeen, ledger map[string]map[string]store.Held) wire.Worker {
 	r := seen.Report
 	w := wire.Worker{
 		ID: r.Worker, Boot: r.Boot, Host: r.Host, Version: r.Version, Origin: r.Origin,
@@ -163,15 +163,15 @@ func toWorker(seen store.ReportSeen, ledger map[string]map[string]int64) wire.Wo
 	return w
 }
 
-func toDevice(worker string, d capacity.Device, reserved map[string]int64) wire.Device {
+func toDevice(worker string, d capacity.Device, reserved map[string]store.Held) wire.Device {
 	out := wire.Device{
 		Worker: worker, ID: d.ID, Kind: wire.DeviceKind(d.Kind), Name: d.Name, Usable: d.Usable,
 		Reason: nonZero(d.Reason), CapacityPxS: d.Capacity, CapacitySource: nonZero(d.CapacitySource),
 		UsedPxS: d.Used, Cores: d.Cores, Load: d.Load, Streams: make(map[string]int64, len(reserved)),
 	}
-	for id, price := range reserved {
-		out.Streams[id] = price
-		out.ReservedPxS += price
+	for id, h := range reserved {
+		out.Streams[id] = h.Amount
+		out.ReservedPxS += h.Amount
 	}
 	return out
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/dionysia-dev/dionysia/services/api/wire"
+	"github.com/dionysia-dev/dionysia/services/capacity"
 	"github.com/dionysia-dev/dionysia/services/store"
 	"github.com/dionysia-dev/dionysia/services/stream"
 )
@@ -237,8 +238,8 @@ func TestStatus(t *testing.T) {
 // place commits a placement of b's stream and returns its epoch.
 func (h *harness) place(b stream.Broadcast) uint64 {
 	h.t.Helper()
-	epoch, err := h.store.Commit(h.t.Context(), store.Proposal{Limit: 1000, Placement: stream.Placement{
-		Stream: b.Stream, Broadcast: b.ID, Worker: "w1", Device: "cpu", Boot: "b", Price: 10,
+	epoch, err := h.store.Commit(h.t.Context(), store.Proposal{Limits: []capacity.Limit{{Limit: 1000}}, Placement: stream.Placement{
+		Stream: b.Stream, Broadcast: b.ID, Worker: "w1", Device: "cpu", Boot: "b", Reserved: []stream.Reservation{{Resource: "cpu", Amount: 10}},
 		State: stream.PlacementPlaced, BroadcastStart: b.StartedAt, CommittedAt: b.StartedAt,
 	}})
 	if err != nil {

@@ -31,7 +31,7 @@ type Store interface {
 	PutIngestReport(ctx context.Context, r store.IngestReport) error
 
 	Reports(ctx context.Context) ([]store.ReportSeen, error)
-	Ledger(ctx context.Context, worker string) (map[string]map[string]int64, error)
+	Ledger(ctx context.Context, worker string) (map[string]map[string]store.Held, error)
 	Broadcast(ctx context.Context, id string) (stream.Broadcast, error)
 	Placement(ctx context.Context, id string) (stream.Placement, error)
 	Status(ctx context.Context, id string) (stream.RunStatus, error)

@@ -37,7 +37,7 @@ type Store interface {
 	Broadcast(ctx context.Context, id string) (stream.Broadcast, error)
 	PutBroadcast(ctx context.Context, b stream.Broadcast) error
 	Placement(ctx context.Context, id string) (stream.Placement, error)
-	Ledger(ctx context.Context, worker string) (map[string]map[string]int64, error)
+	Ledger(ctx context.Context, worker string) (map[string]map[string]store.Held, error)
 	Commit(ctx context.Context, p store.Proposal) (uint64, error)
 	UpdateSource(ctx context.Context, id string, epoch uint64, src stream.Source) error
 	SetEnding(ctx context.Context, id string, epoch uint64) error

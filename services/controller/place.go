@@ -68,11 +68,11 @@ func (c *Controller) decide(ctx context.Context, s *snapshot, st *streamSeen, co
 		if own.Worker == id {
 			for resource, streams := range ledger {
 				if held, ok := streams[conf.ID]; ok {
-					own.Reserved = append(own.Reserved, stream.Reservation{Resource: resource, Amount: held})
+					own.Reserved = append(own.Reserved, stream.Reservation{Resource: resource, Amount: held.Amount})
 				}
 			}
 		}
-		view.Workers = append(view.Workers, placement.Worker{Report: w.report, Lost: w.lost, HeartbeatAge: s.now.Sub(w.at), Ledger: loads(ledger)})
+		view.Workers = append(view.Workers, placement.Worker{Report: w.report, Lost: w.lost, HeartbeatAge: s.now.Sub(w.at), Ledger: loads(ledger, s.now)})
 	}
 	d, err := placement.Decide(&view, placement.Request{Stream: conf.ID, Profile: prof, Require: conf.Require, Prefer: conf.Prefer,
 		Priority: conf.Priority, Degrade: conf.Degrade, Failover: old.State == stream.PlacementPlaced, Stay: old.Worker, Own: own})
@@ -84,7 +84,7 @@ func (c *Controller) decide(ctx context.Context, s *snapshot, st *streamSeen, co
 	p := stream.Placement{Stream: conf.ID, Broadcast: st.broadcast.ID, Worker: d.Worker, Device: d.Device, Boot: w.Boot,
 		Price: d.Reserved[0].Amount, Reserved: d.Reserved, State: stream.PlacementPlaced, Source: src, Profile: d.Profile, Dropped: d.Dropped,
 		Priority: conf.Priority, Grace: conf.Grace, HoldBack: conf.HoldBack, Window: conf.Window, BroadcastStart: st.broadcast.StartedAt, CommittedAt: c.now().UTC()}
-	epoch, err := c.store.Commit(ctx, store.Proposal{Placement: p, Limit: d.Limits[0].Limit, ExpectEpoch: old.Epoch})
+	epoch, err := c.store.Commit(ctx, store.Proposal{Placement: p, Limits: d.Limits, ExpectEpoch: old.Epoch})
 	switch {
 	case errors.Is(err, stream.ErrConflict), errors.Is(err, stream.ErrNoRoom):
 		c.m.placements.WithLabelValues("conflict").Inc()
@@ -112,12 +112,15 @@ func (c *Controller) decide(ctx context.Context, s *snapshot, st *streamSeen, co
 }
 
 // loads sums a worker's ledger up by resource.
-func loads(ledger map[string]map[string]int64) map[string]placement.Load {
+func loads(ledger map[string]map[string]store.Held, now time.Time) map[string]placement.Load {
 	out := make(map[string]placement.Load, len(ledger))
 	for resource, streams := range ledger {
 		l := placement.Load{Streams: len(streams)}
-		for _, amount := range streams {
-			l.Reserved += amount
+		for _, held := range streams {
+			l.Reserved += held.Amount
+			if now.Sub(held.At) < stream.RampHold {
+				l.Young += held.Amount
+			}
 		}
 		out[resource] = l
 	}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/dionysia-dev/dionysia/internal/testkit"
+	"github.com/dionysia-dev/dionysia/services/capacity"
 	"github.com/dionysia-dev/dionysia/services/router"
 	"github.com/dionysia-dev/dionysia/services/store"
 	"github.com/dionysia-dev/dionysia/services/stream"
@@ -364,8 +365,8 @@ func TestOnRealRedis(t *testing.T) {
 	}
 	w.is(index, http.StatusServiceUnavailable, "not live")
 	place := func(worker string, expect uint64) uint64 {
-		epoch, err := st.Commit(t.Context(), store.Proposal{Limit: 100, ExpectEpoch: expect, Placement: stream.Placement{
-			Stream: "s", Broadcast: "b", Worker: worker, Device: "cpu", Boot: "boot", Price: 1, Window: 60, HoldBack: 12}})
+		epoch, err := st.Commit(t.Context(), store.Proposal{Limits: []capacity.Limit{{Limit: 100}}, ExpectEpoch: expect, Placement: stream.Placement{
+			Stream: "s", Broadcast: "b", Worker: worker, Device: "cpu", Boot: "boot", Reserved: []stream.Reservation{{Resource: "cpu", Amount: 1}}, Window: 60, HoldBack: 12}})
 		if err != nil {
 			t.Fatal(err)
 		}

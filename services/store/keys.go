@@ -10,11 +10,14 @@ package store
 //	  profiles                    zset of names
 //	  profile-streams:<name>      set of the streams that refer to it
 //	  broadcast:<stream>          json
-//	  placement:<stream>          hash epoch, state, worker, device, price, limit, json, source, committed, ended
+//	  placement:<stream>          hash epoch, state, worker, device, reserved, limits, json, source, committed, ended;
+//	                              what the hash holds wins over the json
 //	  epochs                      hash stream → highest epoch ever given; never shrinks
 //	  numbers                     hash stream → bound at or above the highest number made public
-//	  ledger:<worker>:<device>    hash stream → reserved px/s
-//	  ledger-devices:<worker>     set of the devices that have had a reservation
+//	  ledger:<worker>:<resource>  hash stream → "<amount> <ms>", ms when it was last raised
+//	  ledger-resources:<worker>   set of the resources that have, or have had, a reservation
+//	  ledger-workers              set of the workers that have, or have had, one
+//	  ledger-feed                 stream, capped: worker, resource, stream, amount (0 for gone), ms
 //	  worker-streams:<worker>     set of streams placed on it and not ended
 //	  active                      set of streams with a placement not ended
 //	  origins:<stream>            hash epoch → "worker until-ms", 0 for the current one
@@ -38,20 +41,18 @@ const (
 	keyEpochs        = prefix + "epochs"
 	keyNumbers       = prefix + "numbers"
 	keyActive        = prefix + "active"
+	keyLedgerFeed    = prefix + "ledger-feed"
 	keyLeaseTokens   = prefix + "lease-tokens"
 	keyGeneration    = prefix + "generation"
 	keyIngestNodes   = prefix + "ingest-nodes"
 	keyWorkers       = prefix + "workers"
 	keyNotify        = prefix + "notify"
 	preProfileStream = prefix + "profile-streams:"
-	preLedger        = prefix + "ledger:"
 	preWorkerStreams = prefix + "worker-streams:"
 	preClaim         = prefix + "claim:"
 )
 
 func key(kind, id string) string { return prefix + kind + ":" + id }
-
-func keyLedger(worker, device string) string { return preLedger + worker + ":" + device }
 
 // tailKeys are the keys of the tail scripts.
 func tailKeys(id string) []string {

@@ -10,15 +10,18 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/dionysia-dev/dionysia/services/capacity"
 	"github.com/dionysia-dev/dionysia/services/stream"
 )
 
-// Proposal is a placement to commit. Its Epoch, State and CommittedAt are given
-// by the commit.
+// Proposal is a placement to commit. Its Epoch, State, Price and CommittedAt are
+// given by the commit.
 type Proposal struct {
+	// Placement says in Reserved what to reserve at its worker, the Device's own
+	// resource first.
 	Placement stream.Placement
-	// Limit is the device's budget in px/s.
-	Limit int64
+	// Limits bound the resources of Placement.Reserved, one for each, in its order.
+	Limits []capacity.Limit
 	// ExpectEpoch is the epoch of the placement that the proposer read, in any
 	// state; 0 when there was none.
 	ExpectEpoch uint64
@@ -27,16 +30,28 @@ type Proposal struct {
 // maxHistory is how long a former origin is remembered at most.
 const maxHistory = stream.MaxWindow + originLinger
 
-// Commit makes a placement, atomically or not at all: the ledger is checked, the
-// reservation added, the epoch raised, the placement written. The stream's
-// former placement is fenced by that, and its reservation returned. Errors:
-// ErrConflict when the placement is not the one expected; ErrNoRoom, with the
-// numbers, when the device's reservations would exceed the limit.
+// Commit makes a placement, atomically or not at all: the ledger of each resource
+// is checked, the reservations are made, the epoch raised, the placement written.
+// The stream's former placement is fenced by that, and its reservations returned,
+// whatever its worker. A resource has room when
+//
+//	max(Σ others' reserved, used + Σ others' reserved within stream.RampHold) + amount ≤ limit
+//
+// Errors: ErrConflict when the placement is not the one expected; ErrNoRoom, as a
+// *NoRoomError, for the first resource without room.
 func (s *Store) Commit(ctx context.Context, p Proposal) (uint64, error) {
 	pl := p.Placement
-	if pl.Price < 1 || pl.Stream == "" || pl.Worker == "" || pl.Device == "" {
-		return 0, fmt.Errorf("committing %q on %q/%q at %d px/s: %w", pl.Stream, pl.Worker, pl.Device, pl.Price, stream.ErrInvalid)
+	if pl.Stream == "" || pl.Worker == "" {
+		return 0, fmt.Errorf("committing %q on %q: %w", pl.Stream, pl.Worker, stream.ErrInvalid)
 	}
+	if p.Limits == nil {
+		p.Limits = []capacity.Limit{} // each resource needs one
+	}
+	reserved, limits, wanted, err := reservations(pl.Device, pl.Reserved, p.Limits)
+	if err != nil {
+		return 0, fmt.Errorf("committing %s on %s: %w", pl.Stream, pl.Worker, err)
+	}
+	pl.Price = pl.Reserved[0].Amount
 	doc, err := json.Marshal(pl)
 	if err != nil {
 		return 0, fmt.Errorf("encoding the placement of %s: %w", pl.Stream, err)
@@ -46,10 +61,9 @@ func (s *Store) Commit(ctx context.Context, p Proposal) (uint64, error) {
 		return 0, fmt.Errorf("encoding the source of %s: %w", pl.Stream, err)
 	}
 	out, err := s.run(ctx, s.state, "commit",
-		[]string{key("placement", pl.Stream), keyEpochs, keyLedger(pl.Worker, pl.Device), key("ledger-devices", pl.Worker),
-			preWorkerStreams + pl.Worker, keyActive, key("origins", pl.Stream)},
-		pl.Stream, p.ExpectEpoch, pl.Worker, pl.Device, pl.Price, p.Limit, doc, src,
-		preLedger, preWorkerStreams, maxHistory.Milliseconds())
+		[]string{key("placement", pl.Stream), keyEpochs, preWorkerStreams + pl.Worker, keyActive, key("origins", pl.Stream)},
+		append([]any{pl.Stream, p.ExpectEpoch, pl.Worker, pl.Device, doc, src, reserved, limits,
+			preWorkerStreams, maxHistory.Milliseconds()}, wanted...)...)
 	if err != nil {
 		return 0, fmt.Errorf("committing the placement of %s: %w", pl.Stream, err)
 	}
@@ -66,25 +80,30 @@ func (s *Store) Commit(ctx context.Context, p Proposal) (uint64, error) {
 }
 
 // placementFields are what decodePlacement takes, in its order.
-var placementFields = []string{"json", "epoch", "state", "price", "source", "committed", "ended"}
+var placementFields = []string{"json", "epoch", "state", "device", "reserved", "source", "committed", "ended"}
 
+// decodePlacement takes from the json what never changes, the rest from the hash.
 func decodePlacement(id string, v []any) (stream.Placement, error) {
 	var p stream.Placement
 	field := func(i int) string { f, _ := v[i].(string); return f }
 	if field(0) == "" {
 		return p, missing(redis.Nil, "placement of stream", id)
 	}
-	err := json.Unmarshal([]byte(field(0)), &p)
-	var errs [3]error
-	p.Epoch, errs[0] = strconv.ParseUint(field(1), 10, 64)
+	var errs [4]error
+	errs[0] = json.Unmarshal([]byte(field(0)), &p)
+	p.Epoch, errs[1] = strconv.ParseUint(field(1), 10, 64)
 	p.State = stream.PlacementState(field(2))
-	p.Price, errs[1] = strconv.ParseInt(field(3), 10, 64)
-	p.Source = stream.Source{}
-	errs[2] = json.Unmarshal([]byte(field(4)), &p.Source)
-	p.CommittedAt = micros(field(5))
-	if err := errors.Join(err, errors.Join(errs[:]...)); err != nil {
+	p.Device, p.Reserved, p.Source = field(3), nil, stream.Source{}
+	errs[2] = json.Unmarshal([]byte(field(4)), &p.Reserved)
+	errs[3] = json.Unmarshal([]byte(field(5)), &p.Source)
+	p.CommittedAt = micros(field(6))
+	if err := errors.Join(errs[:]...); err != nil {
 		return p, fmt.Errorf("decoding the placement of %s: %w", id, err)
 	}
+	if len(p.Reserved) == 0 {
+		return p, fmt.Errorf("decoding the placement of %s: nothing is reserved", id)
+	}
+	p.Price = p.Reserved[0].Amount
 	return p, nil
 }
 
@@ -141,20 +160,6 @@ func (s *Store) UpdateSource(ctx context.Context, id string, epoch uint64, src s
 	return s.change(ctx, "placement_source", id, key("placement", id), epoch, doc)
 }
 
-// Shrink sets what a placement has reserved, in px/s, once its price is known.
-// Less always fits; more only while the device's reservations stay within the
-// limit of the commit. Errors: ErrNotFound, ErrFenced, ErrNoRoom; ErrConflict
-// when the placement has ended.
-func (s *Store) Shrink(ctx context.Context, id string, epoch uint64, price int64) error {
-	if price < 1 {
-		return fmt.Errorf("reserving %d px/s for %s: %w", price, id, stream.ErrInvalid)
-	}
-	if _, err := s.run(ctx, s.state, "placement_shrink", []string{key("placement", id)}, id, epoch, price, preLedger); err != nil {
-		return fmt.Errorf("changing the reservation of %s at epoch %d: %w", id, epoch, err)
-	}
-	return nil
-}
-
 // SetEnding tells the worker to bring a placement to its end. One that has
 // ended stays so. Errors: ErrNotFound, ErrFenced.
 func (s *Store) SetEnding(ctx context.Context, id string, epoch uint64) error {
@@ -168,12 +173,12 @@ func (s *Store) change(ctx context.Context, script, id, k string, args ...any) e
 	return nil
 }
 
-// Release ends a placement and returns its reservation, once: repeating it, and
+// Release ends a placement and returns its reservations, once: repeating it, and
 // releasing an epoch that a later commit has replaced, does nothing. An epoch
 // that was never given is ErrConflict.
 func (s *Store) Release(ctx context.Context, id string, epoch uint64) error {
 	if _, err := s.run(ctx, s.state, "placement_release", []string{key("placement", id), keyActive},
-		id, epoch, preLedger, preWorkerStreams); err != nil {
+		id, epoch, preWorkerStreams); err != nil {
 		return fmt.Errorf("releasing the placement of %s at epoch %d: %w", id, epoch, err)
 	}
 	return nil
@@ -205,29 +210,4 @@ func (s *Store) ActiveStreams(ctx context.Context) ([]string, error) {
 	}
 	sort.Strings(ids)
 	return ids, nil
-}
-
-// Ledger returns what is reserved on a worker: device → stream → px/s. A device
-// without a reservation may be missing.
-func (s *Store) Ledger(ctx context.Context, worker string) (map[string]map[string]int64, error) {
-	devices, err := s.state.SMembers(ctx, key("ledger-devices", worker)).Result()
-	if err != nil {
-		return nil, fmt.Errorf("listing the devices of worker %s: %w", worker, err)
-	}
-	ledger := make(map[string]map[string]int64, len(devices))
-	for _, d := range devices {
-		entries, err := s.state.HGetAll(ctx, keyLedger(worker, d)).Result()
-		if err != nil {
-			return nil, fmt.Errorf("reading the ledger of %s/%s: %w", worker, d, err)
-		}
-		ledger[d] = make(map[string]int64, len(entries))
-		for id, v := range entries {
-			px, err := strconv.ParseInt(v, 10, 64)
-			if err != nil {
-				return nil, fmt.Errorf("the ledger of %s/%s, stream %s: %w", worker, d, id, err)
-			}
-			ledger[d][id] = px
-		}
-	}
-	return ledger, nil
 }

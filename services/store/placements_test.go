@@ -11,13 +11,19 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/dionysia-dev/dionysia/services/capacity"
 	"github.com/dionysia-dev/dionysia/services/store"
 	"github.com/dionysia-dev/dionysia/services/stream"
 )
 
 func proposal(id, worker string, price, limit int64, expect uint64) store.Proposal {
-	return store.Proposal{Limit: limit, ExpectEpoch: expect, Placement: stream.Placement{Stream: id, Broadcast: "b", Worker: worker,
-		Device: "cpu", Boot: "boot", Price: price, Window: 60, HoldBack: 12, Source: stream.Source{Session: "s1"}}}
+	return store.Proposal{Limits: []capacity.Limit{{Limit: limit}}, ExpectEpoch: expect, Placement: stream.Placement{Stream: id, Broadcast: "b",
+		Worker: worker, Device: "cpu", Boot: "boot", Reserved: cpu(price), Window: 60, HoldBack: 12, Source: stream.Source{Session: "s1"}}}
+}
+
+// cpu is a reservation of the CPU alone.
+func cpu(price int64) []stream.Reservation {
+	return []stream.Reservation{{Resource: "cpu", Amount: price}}
 }
 
 func TestPlacementLife(t *testing.T) {
@@ -41,12 +47,12 @@ func TestPlacementLife(t *testing.T) {
 		t.Fatalf("the refusal lacks the numbers: %v", err)
 	}
 	wantErr(t, second(s.Placement(ctx, "other")), stream.ErrNotFound)
-	must(t, s.Shrink(ctx, "demo", e1, 50))
+	must(t, s.Reprice(ctx, "demo", e1, cpu(50)))
 	must(t, second(s.Commit(ctx, proposal("other", "w1", 41, 100, 0))))
-	wantErr(t, s.Shrink(ctx, "demo", e1, 60), stream.ErrNoRoom) // more, when there is no room
-	must(t, s.Shrink(ctx, "demo", e1, 59))
-	wantErr(t, s.Shrink(ctx, "demo", e1, 0), stream.ErrInvalid)
-	wantErr(t, s.Shrink(ctx, "demo", e1+1, 10), stream.ErrFenced)
+	wantErr(t, s.Reprice(ctx, "demo", e1, cpu(60)), stream.ErrNoRoom) // more, when there is no room
+	must(t, s.Reprice(ctx, "demo", e1, cpu(59)))
+	wantErr(t, s.Reprice(ctx, "demo", e1, cpu(0)), stream.ErrInvalid)
+	wantErr(t, s.Reprice(ctx, "demo", e1+1, cpu(10)), stream.ErrFenced)
 	must(t, s.UpdateSource(ctx, "demo", e1, stream.Source{Session: "s2"}))
 	if p, _ := s.Placement(ctx, "demo"); p.Source.Session != "s2" || p.Price != 59 {
 		t.Fatalf("got %+v", p)
@@ -59,7 +65,7 @@ func TestPlacementLife(t *testing.T) {
 	if e2 <= e1 {
 		t.Fatalf("epoch %d after %d", e2, e1)
 	}
-	for what, err := range map[string]error{"source": s.UpdateSource(ctx, "demo", e1, stream.Source{}), "shrink": s.Shrink(ctx, "demo", e1, 1), "ending": s.SetEnding(ctx, "demo", e1)} {
+	for what, err := range map[string]error{"source": s.UpdateSource(ctx, "demo", e1, stream.Source{}), "reprice": s.Reprice(ctx, "demo", e1, cpu(1)), "ending": s.SetEnding(ctx, "demo", e1)} {
 		if !errors.Is(err, stream.ErrFenced) {
 			t.Errorf("%s at the former epoch: got %v, want ErrFenced", what, err)
 		}
@@ -70,7 +76,7 @@ func TestPlacementLife(t *testing.T) {
 		for w, want := range map[string]int64{"w1": w1, "w2": w2} {
 			l, err := s.Ledger(ctx, w)
 			must(t, err)
-			if l["cpu"]["demo"] != want {
+			if l["cpu"]["demo"].Amount != want {
 				t.Fatalf("ledger of %s: %v, want demo %d", w, l, want)
 			}
 		}
@@ -128,7 +134,7 @@ func TestCommitInPlace(t *testing.T) {
 	e, err := s.Commit(t.Context(), proposal("demo", "w1", 100, 100, 0))
 	must(t, err)
 	must(t, second(s.Commit(t.Context(), proposal("demo", "w1", 90, 100, e))))
-	if l, _ := s.Ledger(t.Context(), "w1"); l["cpu"]["demo"] != 90 {
+	if l, _ := s.Ledger(t.Context(), "w1"); l["cpu"]["demo"].Amount != 90 {
 		t.Fatalf("ledger %v", l)
 	}
 }
@@ -207,7 +213,7 @@ func TestConcurrentCommits(t *testing.T) {
 							report("committing: %w", err)
 						}
 					case 3:
-						_ = s.Shrink(ctx, id, p.Epoch, int64(st.price))
+						_ = s.Reprice(ctx, id, p.Epoch, cpu(int64(st.price)))
 					case 4:
 						_ = s.SetEnding(ctx, id, p.Epoch)
 					case 5:
@@ -259,9 +265,9 @@ func TestConcurrentCommits(t *testing.T) {
 			if len(list) != len(l["cpu"]) {
 				rt.Fatalf("%s has %d placements and the ledger %v", worker(i), len(list), l)
 			}
-			for id, px := range l["cpu"] {
-				if placed[worker(i)+"/"+id] != px {
-					rt.Fatalf("%d reserved for %s on %s, placed are %v", px, id, worker(i), placed)
+			for id, h := range l["cpu"] {
+				if placed[worker(i)+"/"+id] != h.Amount {
+					rt.Fatalf("%d reserved for %s on %s, placed are %v", h.Amount, id, worker(i), placed)
 				}
 				delete(placed, worker(i)+"/"+id)
 			}
@@ -272,9 +278,9 @@ func TestConcurrentCommits(t *testing.T) {
 	})
 }
 
-func total(m map[string]int64) (sum int64) {
-	for _, v := range m {
-		sum += v
+func total(m map[string]store.Held) (sum int64) {
+	for _, h := range m {
+		sum += h.Amount
 	}
 	return sum
 }
@@ -316,7 +322,7 @@ func TestCommitSurvivesKill(t *testing.T) {
 	if last := acked[len(acked)-1]; p.Epoch != last && p.Epoch != last+1 {
 		t.Fatalf("epoch %d after the restart, %d was acknowledged", p.Epoch, last)
 	}
-	if l, err := s.Ledger(ctx, "w1"); err != nil || l["cpu"]["demo"] != 10 {
+	if l, err := s.Ledger(ctx, "w1"); err != nil || l["cpu"]["demo"].Amount != 10 {
 		t.Fatalf("ledger %v, %v", l, err)
 	}
 }

@@ -12,23 +12,38 @@ import (
 	"github.com/dionysia-dev/dionysia/services/stream"
 )
 
-//go:embed lua/*.lua
+//go:embed lua/*.lua lua/shared/*.lua
 var luaFiles embed.FS
+
+// usesLedger, in a script's head, puts lua/shared/ledger.lua before it.
+const usesLedger = "Uses: ledger\n"
 
 // loadScripts reads the scripts by their names, without ".lua". Each file's
 // head says what its KEYS and ARGV are and what it returns.
 func loadScripts() (map[string]*redis.Script, error) {
+	ledger, err := luaFiles.ReadFile("lua/shared/ledger.lua")
+	if err != nil {
+		return nil, fmt.Errorf("reading the scripts: %w", err)
+	}
+	head := fmt.Sprintf("local PREFIX, RAMP_HOLD, FEED_MAX = '%s', %d, %d\n%s", prefix, stream.RampHold.Milliseconds(), feedMax, ledger)
 	entries, err := luaFiles.ReadDir("lua")
 	if err != nil {
 		return nil, fmt.Errorf("reading the scripts: %w", err)
 	}
 	scripts := make(map[string]*redis.Script, len(entries))
 	for _, e := range entries {
+		if e.IsDir() {
+			continue
+		}
 		src, err := luaFiles.ReadFile("lua/" + e.Name())
 		if err != nil {
 			return nil, fmt.Errorf("reading the script %s: %w", e.Name(), err)
 		}
-		scripts[strings.TrimSuffix(e.Name(), ".lua")] = redis.NewScript(string(src))
+		text := string(src)
+		if strings.Contains(text, usesLedger) {
+			text = head + text
+		}
+		scripts[strings.TrimSuffix(e.Name(), ".lua")] = redis.NewScript(text)
 	}
 	return scripts, nil
 }
@@ -43,7 +58,6 @@ var codes = map[string]error{
 	"CONFLICT":  stream.ErrConflict,
 	"BUSY":      stream.ErrBusy,
 	"FENCED":    stream.ErrFenced,
-	"NO_ROOM":   stream.ErrNoRoom,
 	"IN_USE":    stream.ErrInUse,
 	"HELD":      errHeld,
 }
@@ -60,7 +74,10 @@ func (s *Store) run(ctx context.Context, c *redis.Client, script string, keys []
 	if out[0] == "OK" {
 		return out[1:], nil
 	}
-	if out[0] == "NO_PROFILE" {
+	switch out[0] {
+	case "NO_ROOM":
+		return nil, noRoom(out[1:])
+	case "NO_PROFILE":
 		return nil, &stream.ValidationError{What: "stream", Fields: []stream.FieldError{{Field: "profile", Message: "there is no such profile"}}}
 	}
 	sentinel, ok := codes[out[0]]

@@ -41,6 +41,9 @@ const (
 	maxEvents = 1000
 	// originLinger is how long beyond its window an origin serves what was public.
 	originLinger = 60 * time.Second
+	// feedMax is about how many changes of ledgers the feed keeps: a reader that
+	// is further behind reads all ledgers again.
+	feedMax = 1 << 16
 )
 
 // Options configure a Store.

@@ -56,7 +56,7 @@ func TestStreams(t *testing.T) {
 		"update": second(s.UpdateStream(ctx, edit)), "route": second(s.Route(ctx, "demo")),
 		"placement": second(s.Placement(ctx, "demo")), "broadcast": second(s.Broadcast(ctx, "demo")),
 		"status": second(s.Status(ctx, "demo")), "tail": second(s.LoadTail(ctx, "demo")),
-		"source": s.UpdateSource(ctx, "demo", 1, stream.Source{}), "shrink": s.Shrink(ctx, "demo", 1, 1), "ending": s.SetEnding(ctx, "demo", 1),
+		"source": s.UpdateSource(ctx, "demo", 1, stream.Source{}), "reprice": s.Reprice(ctx, "demo", 1, cpu(1)), "ending": s.SetEnding(ctx, "demo", 1),
 	} {
 		if !errors.Is(err, stream.ErrNotFound) {
 			t.Errorf("%s of a missing stream: got %v, want ErrNotFound", name, err)

@@ -285,7 +285,7 @@ func (l *loop) findSource() (found, bool) {
 	if p.Device == capacity.ResourceCPU {
 		kind = capacity.CPU
 	}
-	if err := l.shrink(placement.Price(kind, ladder, src.media).Px); err != nil {
+	if err := l.reprice(costing(p.Reserved, placement.Price(kind, ladder, src.media))); err != nil {
 		l.refuse(err.Error())
 		return found{}, false
 	}
@@ -307,19 +307,41 @@ func fullVideo(p stream.Placement, media stream.SourceMedia) []stream.OutVideo {
 	return l.Video
 }
 
-// shrink reserves what the ladder really costs. Without Redis the reservation
+// reprice reserves what the ladder really costs. Without Redis the reservation
 // stays as it is: it is the profile's most.
-func (l *loop) shrink(price int64) error {
+func (l *loop) reprice(reserved []stream.Reservation) error {
 	ctx, cancel := context.WithTimeout(l.ctx, storeTimeout)
 	defer cancel()
-	err := l.m.store.Shrink(ctx, l.id, l.epoch, price)
+	err := l.m.store.Reprice(ctx, l.id, l.epoch, reserved)
 	switch {
 	case errors.Is(err, stream.ErrNoRoom):
-		return fmt.Errorf("the source costs %d px/s: %w", price, err)
+		return fmt.Errorf("the source costs %d px/s: %w", reserved[0].Amount, err)
 	case err != nil:
-		l.log.Warn("can't change the reservation", "price", price, "error", err)
+		l.log.Warn("can't change the reservation", "reserved", reserved, "error", err)
 	}
 	return nil
+}
+
+// costing gives what a placement holds the amounts of a cost. A resource that
+// the cost does not need is returned.
+func costing(held []stream.Reservation, c placement.Cost) []stream.Reservation {
+	list := make([]stream.Reservation, 0, len(held))
+	for i, r := range held {
+		switch {
+		case i == 0:
+			r.Amount = c.Px
+		case r.Resource == capacity.ResourceCPU:
+			r.Amount = c.HostPx
+		case r.Resource == capacity.ResourceSessions:
+			r.Amount = int64(c.Sessions)
+		default:
+			r.Amount = c.Memory
+		}
+		if r.Amount > 0 {
+			list = append(list, r)
+		}
+	}
+	return list
 }
 
 // refuse says, once for each reason, that the source can't be transcoded. It

@@ -26,7 +26,7 @@ import (
 type Store interface {
 	Placement(ctx context.Context, stream string) (stream.Placement, error)
 	Placements(ctx context.Context, worker string) ([]stream.Placement, error)
-	Shrink(ctx context.Context, stream string, epoch uint64, price int64) error
+	Reprice(ctx context.Context, id string, epoch uint64, reserved []stream.Reservation) error
 	Release(ctx context.Context, stream string, epoch uint64) error
 	PutStatus(ctx context.Context, status stream.RunStatus) error
 	AddEvent(ctx context.Context, event stream.Event) error

@@ -17,6 +17,7 @@ import (
 // Why a publisher is refused; part of the internal API.
 const (
 	reasonUnknown  = "unknown_stream"
+	reasonNoKey    = "no_key"
 	reasonBadKey   = "bad_key"
 	reasonDisabled = "disabled"
 	reasonBusy     = "busy"
@@ -77,6 +78,9 @@ func (h *handlers) admit(ctx context.Context, body wire.PublishRequest) (stream.
 	}
 	if err != nil {
 		return s, about(err, "stream %q", body.Stream)
+	}
+	if body.Key == "" {
+		return s, refusal(http.StatusForbidden, reasonNoKey, "There is no stream key.")
 	}
 	hash, err := h.store.StreamKeyHash(ctx, s.ID)
 	if err != nil && !errors.Is(err, stream.ErrNotFound) {

@@ -46,7 +46,9 @@ func TestPublish(t *testing.T) {
 		{"not an id", "../demo", key, http.StatusForbidden, reasonUnknown},
 		{"no id", "", key, http.StatusForbidden, reasonUnknown},
 		{"wrong key", "demo", other, http.StatusForbidden, reasonBadKey},
-		{"no key", "demo", "", http.StatusForbidden, reasonBadKey},
+		{"no key", "demo", "", http.StatusForbidden, reasonNoKey},
+		{"no key, disabled", "other", "", http.StatusForbidden, reasonNoKey},
+		{"no key, unknown stream", "nothing", "", http.StatusForbidden, reasonUnknown},
 		{"half a key", "demo", key[:len(key)/2], http.StatusForbidden, reasonBadKey},
 		{"huge key", "demo", strings.Repeat("k", 100000), http.StatusForbidden, reasonBadKey},
 		{"disabled", "other", other, http.StatusForbidden, reasonDisabled},
@@ -84,8 +86,17 @@ func TestPublish(t *testing.T) {
 	// Three reasons were given for demo; each is in its history once, however
 	// often it was given.
 	refused := h.eventsOf("demo", "publish.refused")
-	if len(refused) != 2 {
+	if len(refused) != 3 {
 		t.Errorf("events %+v", refused)
+	}
+	if e := refused[0]; e.Message != "rtmp publisher 192.0.2.7:5000 refused: The stream key is wrong." {
+		t.Errorf("first %+v", e)
+	}
+	if e := refused[1]; e.Message != "rtmp publisher 192.0.2.7:5000 refused: There is no stream key." {
+		t.Errorf("second %+v", e)
+	}
+	if list, err := h.store.Events(t.Context(), "nothing", "", 10); err != nil || len(list) != 0 {
+		t.Errorf("a stream that does not exist has events %+v, %v", list, err)
 	}
 	if logs := h.logs.String(); strings.Contains(logs, key) || strings.Contains(logs, other) {
 		t.Error("a stream key is in the log")

@@ -164,6 +164,23 @@ func (c *apiClient) release(ctx context.Context, r releaseRequest) error {
 	return nil
 }
 
+// refused tells of a publisher that was refused here for the lack of a key: the
+// question of publish, which the api refuses too. It is no auth call: however
+// long it takes, the api does not count as slow for those.
+func (c *apiClient) refused(ctx context.Context, r publishRequest) error {
+	r.Key = ""
+	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
+	defer cancel()
+	status, _, err := c.do(ctx, http.MethodPost, "/internal/v1/ingest/publish", r)
+	if err == nil && status != http.StatusForbidden {
+		err = fmt.Errorf("status %d", status)
+	}
+	if err != nil {
+		return fmt.Errorf("telling of a refusal of %s: %w", r.Stream, err)
+	}
+	return nil
+}
+
 func (c *apiClient) do(ctx context.Context, method, path string, in any) (int, []byte, error) {
 	b, err := json.Marshal(in)
 	if err != nil {

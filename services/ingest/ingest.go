@@ -113,6 +113,7 @@ type Agent struct {
 	quiet   *quiet
 	// unanswered are publishers that were asked for credentials.
 	unanswered *challenges
+	unkeyed    *unkeyed
 	boot       string
 
 	mtxHealth, apiHealth health
@@ -165,6 +166,7 @@ func New(cfg Config, deps Deps) (*Agent, error) {
 		grants:       newGrants(cfg.GrantTTL),
 		quiet:        newQuiet(time.Minute),
 		unanswered:   newChallenges(),
+		unkeyed:      newUnkeyed(),
 		boot:         hex.EncodeToString(boot),
 		hookPassword: cfg.Secret.Derive(labelHook),
 		mtxPassword:  cfg.Secret.Derive(labelMediaMTX),
@@ -195,6 +197,7 @@ func (a *Agent) Start(ctx context.Context) error {
 	})
 	a.wg.Go(func() { a.pollLoop(ctx) })
 	a.wg.Go(func() { a.reportLoop(ctx) })
+	a.wg.Go(func() { a.unkeyedLoop(ctx) })
 	a.log.Info("ingest agent started", "listen", l.Addr().String(), "node", a.cfg.Node, "boot", a.boot)
 	return nil
 }

@@ -116,6 +116,12 @@ func TestRefused(t *testing.T) {
 			}
 		})
 	}
+	testkit.Eventually(t, wait, "the api to be told of the lack of a key", func() error {
+		if n := r.api.unkeyed("demo"); n != 1 { // by RTMP and by RTSP, within a minute
+			return fmt.Errorf("told %d times", n)
+		}
+		return nil
+	})
 	if out := r.log.String() + r.mtx.Output(); strings.Contains(out, "sesame") || strings.Contains(out, "simsim") {
 		t.Errorf("a stream key is in a log:\n%s", out)
 	}

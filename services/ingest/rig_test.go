@@ -173,6 +173,20 @@ func (f *fakeAPI) lastAsk() publishRequest {
 	return f.asked[len(f.asked)-1]
 }
 
+// unkeyed counts the publishers of a stream that the api was told of and that
+// had no key.
+func (f *fakeAPI) unkeyed(id string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := 0
+	for _, r := range f.asked {
+		if r.Stream == id && r.Key == "" {
+			n++
+		}
+	}
+	return n
+}
+
 // rig is mediamtx with its agent and a fake api.
 type rig struct {
 	t     *testing.T

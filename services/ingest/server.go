@@ -79,6 +79,9 @@ func (a *Agent) record(req authRequest, v verdict) {
 	switch req.Action {
 	case "publish":
 		a.metrics.refused.WithLabelValues(v.reason).Inc()
+		if v.reason == reasonNoKey {
+			a.tellUnkeyed(req)
+		}
 	case "read":
 		what = "reader refused"
 		a.metrics.readRefused.WithLabelValues(v.reason).Inc()

@@ -306,7 +306,7 @@ type Problem struct {
 	// Instance The request's path
 	Instance string `json:"instance,omitempty"`
 
-	// Reason Why a publisher was refused: unknown_stream, bad_key, disabled or busy
+	// Reason Why a publisher was refused: unknown_stream, no_key, bad_key, disabled or busy
 	Reason string `json:"reason,omitempty"`
 	Status int    `json:"status"`
 	Title  string `json:"title"`
@@ -346,7 +346,9 @@ type PublishGrant struct {
 
 // PublishRequest defines model for PublishRequest.
 type PublishRequest struct {
-	Conn     string `json:"conn"`
+	Conn string `json:"conn"`
+
+	// Key Empty: the agent has refused it for the lack of a key; the answer is no_key or unknown_stream
 	Key      string `json:"key"`
 	Node     string `json:"node"`
 	Protocol string `json:"protocol"`
@@ -740,7 +742,7 @@ type ClientInterface interface {
 	// IngestPublishWithBody May this publisher publish this stream?
 	//
 	// 200 grants and claims the stream for the connection. 403 refuses, with the
-	// `reason` unknown_stream, bad_key or disabled; 409 with the reason busy says
+	// `reason` unknown_stream, no_key, bad_key or disabled; 409 with the reason busy says
 	// that another publisher holds the stream.
 	//
 	// Takes any type of body and a specified content type.
@@ -751,7 +753,7 @@ type ClientInterface interface {
 	// IngestPublish May this publisher publish this stream?
 	//
 	// 200 grants and claims the stream for the connection. 403 refuses, with the
-	// `reason` unknown_stream, bad_key or disabled; 409 with the reason busy says
+	// `reason` unknown_stream, no_key, bad_key or disabled; 409 with the reason busy says
 	// that another publisher holds the stream.
 	//
 	// Takes a body of the `application/json` content type.
@@ -935,7 +937,7 @@ func (c *Client) PutIngestReport(ctx context.Context, node string, body PutInges
 // IngestPublishWithBody May this publisher publish this stream?
 //
 // 200 grants and claims the stream for the connection. 403 refuses, with the
-// `reason` unknown_stream, bad_key or disabled; 409 with the reason busy says
+// `reason` unknown_stream, no_key, bad_key or disabled; 409 with the reason busy says
 // that another publisher holds the stream.
 //
 // Takes any type of body and a specified content type.
@@ -956,7 +958,7 @@ func (c *Client) IngestPublishWithBody(ctx context.Context, contentType string, 
 // IngestPublish May this publisher publish this stream?
 //
 // 200 grants and claims the stream for the connection. 403 refuses, with the
-// `reason` unknown_stream, bad_key or disabled; 409 with the reason busy says
+// `reason` unknown_stream, no_key, bad_key or disabled; 409 with the reason busy says
 // that another publisher holds the stream.
 //
 // Takes a body of the `application/json` content type.
@@ -2287,7 +2289,7 @@ type ClientWithResponsesInterface interface {
 	// IngestPublishWithBodyWithResponse May this publisher publish this stream?
 	//
 	// 200 grants and claims the stream for the connection. 403 refuses, with the
-	// `reason` unknown_stream, bad_key or disabled; 409 with the reason busy says
+	// `reason` unknown_stream, no_key, bad_key or disabled; 409 with the reason busy says
 	// that another publisher holds the stream.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -2298,7 +2300,7 @@ type ClientWithResponsesInterface interface {
 	// IngestPublishWithResponse May this publisher publish this stream?
 	//
 	// 200 grants and claims the stream for the connection. 403 refuses, with the
-	// `reason` unknown_stream, bad_key or disabled; 409 with the reason busy says
+	// `reason` unknown_stream, no_key, bad_key or disabled; 409 with the reason busy says
 	// that another publisher holds the stream.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
@@ -3434,7 +3436,7 @@ func (c *ClientWithResponses) PutIngestReportWithResponse(ctx context.Context, n
 // IngestPublishWithBodyWithResponse May this publisher publish this stream?
 //
 // 200 grants and claims the stream for the connection. 403 refuses, with the
-// `reason` unknown_stream, bad_key or disabled; 409 with the reason busy says
+// `reason` unknown_stream, no_key, bad_key or disabled; 409 with the reason busy says
 // that another publisher holds the stream.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -3451,7 +3453,7 @@ func (c *ClientWithResponses) IngestPublishWithBodyWithResponse(ctx context.Cont
 // IngestPublishWithResponse May this publisher publish this stream?
 //
 // 200 grants and claims the stream for the connection. 403 refuses, with the
-// `reason` unknown_stream, bad_key or disabled; 409 with the reason busy says
+// `reason` unknown_stream, no_key, bad_key or disabled; 409 with the reason busy says
 // that another publisher holds the stream.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).

@@ -1,0 +1,233 @@
+package roles
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/dionysia-dev/dionysia/internal/testkit"
+)
+
+const (
+	root        = "../../.."
+	metricsPage = "docs/operations/metrics.md"
+)
+
+var (
+	// described is the form of a prometheus.Desc, which has no accessors.
+	described = regexp.MustCompile(`^Desc\{fqName: "([^"]+)", help: ".*", constLabels: \{(.*)\}, variableLabels: \{(.*)\}\}$`)
+	constName = regexp.MustCompile(`(\w+)=`)
+	// ours are the metrics that Dionysia defines; the rest are the Prometheus client's.
+	ours = regexp.MustCompile(`^(dionysia|http)_`)
+	// row is a line of a table of the metrics' page.
+	row = regexp.MustCompile("(?m)^\\| `([a-z_]+)(?:\\{([a-z_,]+)\\})?` \\| ([a-z, ]+) \\| .+ \\|$")
+	// mention is a metric's name anywhere in the documents, or the first part of some.
+	mention = regexp.MustCompile(`\bdionysia_[a-z_]+\b\*?`)
+)
+
+// metric is what the page says of one beside its meaning.
+type metric struct{ labels, roles string }
+
+// TestMetricsAreDocumented starts each role on a real Redis and holds what its
+// registry has, and what it serves, against the documents.
+func TestMetricsAreDocumented(t *testing.T) {
+	registries, served := startRoles(t)
+	exposed := map[string]metric{}
+	for _, role := range slices.Sorted(maps.Keys(registries)) {
+		for name, labels := range descriptions(t, registries[role]) {
+			m := exposed[name]
+			m.labels = labels
+			m.roles = strings.TrimPrefix(m.roles+", "+role, ", ")
+			exposed[name] = m
+		}
+		for _, name := range scrape(t, served[role]) {
+			if _, ok := exposed[name]; !ok && ours.MatchString(name) {
+				t.Errorf("%s serves %s, which is not of its registry", role, name)
+			}
+		}
+	}
+	documented := page(t)
+	for name, m := range exposed {
+		switch d, ok := documented[name]; {
+		case !ok:
+			t.Errorf("%s lacks %s: %+v", metricsPage, name, m)
+		case d != m:
+			t.Errorf("%s says of %s: %+v; it is %+v", metricsPage, name, d, m)
+		}
+	}
+	for name := range documented {
+		if _, ok := exposed[name]; !ok {
+			t.Errorf("%s names %s, which no role has", metricsPage, name)
+		}
+	}
+	for name, file := range mentions(t) {
+		known := func(s string) bool { _, ok := exposed[s]; return ok }
+		if prefix, ok := strings.CutSuffix(name, "*"); ok {
+			known = func(string) bool {
+				return slices.ContainsFunc(slices.Collect(maps.Keys(exposed)), func(s string) bool { return strings.HasPrefix(s, prefix) })
+			}
+		}
+		if !known(name) {
+			t.Errorf("%s names %s, which no role has", file, name)
+		}
+	}
+}
+
+// startRoles starts all four and returns their registries and the URLs of
+// their metrics.
+func startRoles(t *testing.T) (map[string]*prometheus.Registry, map[string]string) {
+	t.Helper()
+	redis, dir := testkit.NewRedis(t), t.TempDir()
+	file := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	secret := SecretFlags{SecretFile: file("cluster.secret", rand.Text()+rand.Text())}
+	state := RedisFlags{State: "redis://" + redis.Addr + "/0", Password: file("redis.password", redis.Password)}
+	off := ConsulFlags{Addr: "off"}
+	ports := testkit.FreePorts(t, 4)
+	addr := func(n int) string { return fmt.Sprintf("127.0.0.1:%d", ports[n]) }
+	roles := map[string]interface {
+		Start(context.Context, hclog.Logger, *prometheus.Registry) (App, error)
+	}{
+		"api": API{Listen: addr(0), AdminToken: file("admin.token", rand.Text()), Secret: secret, Redis: state, Consul: off},
+		"ingest": Ingest{Listen: addr(1), Node: "one", API: "http://" + addr(0), MediaMTX: "http://127.0.0.1:1", RTMP: "127.0.0.1:1935",
+			RTSP: "127.0.0.1:8554", Secret: secret, Consul: off},
+		"router": Router{Listen: addr(2), Mode: "proxy", Cache: 16, DNS: "127.0.0.1:1", DNSDomain: "consul", Timeout: time.Second,
+			Secret: secret, Redis: state, Consul: off},
+		"worker": Worker{Listen: addr(3), ID: "w1", GPAC: testkit.Part(t, "DIONYSIA_GPAC", "gpac"), RunDir: filepath.Join(dir, "runs"),
+			CacheDir: filepath.Join(dir, "cache"), CPUCapacity: 1 << 30, RunLimit: 64, Secret: secret, Redis: state, Consul: off},
+	}
+	registries := map[string]*prometheus.Registry{}
+	for name, r := range roles {
+		registries[name] = NewRegistry()
+		app, err := r.Start(t.Context(), hclog.NewNullLogger(), registries[name])
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		t.Cleanup(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+			defer cancel()
+			app.Stop(ctx)
+		})
+	}
+	return registries, map[string]string{"api": addr(0), "ingest": addr(1), "router": addr(2), "worker": addr(3)}
+}
+
+// descriptions returns the registered metrics of ours, also those that have no
+// value yet, with their labels in alphabetical order.
+func descriptions(t *testing.T, reg *prometheus.Registry) map[string]string {
+	t.Helper()
+	descs := make(chan *prometheus.Desc)
+	go func() { reg.Describe(descs); close(descs) }()
+	out := map[string]string{}
+	for d := range descs {
+		m := described.FindStringSubmatch(d.String())
+		if m == nil {
+			t.Fatalf("a description of another form: %s", d)
+		}
+		if !ours.MatchString(m[1]) {
+			continue
+		}
+		var labels []string
+		for _, l := range constName.FindAllStringSubmatch(m[2], -1) {
+			labels = append(labels, l[1])
+		}
+		if m[3] != "" {
+			labels = append(labels, strings.Split(m[3], ",")...)
+		}
+		out[m[1]] = sorted(labels)
+	}
+	return out
+}
+
+func sorted(labels []string) string {
+	slices.Sort(labels)
+	return strings.Join(labels, ",")
+}
+
+// scrape returns the names of the metrics that a role serves.
+func scrape(t *testing.T, addr string) []string {
+	t.Helper()
+	var names []string
+	testkit.Eventually(t, 30*time.Second, "metrics of "+addr, func() error {
+		resp, err := http.Get("http://" + addr + "/metrics")
+		if err != nil {
+			return err
+		}
+		defer func() { _ = resp.Body.Close() }()
+		b, err := io.ReadAll(resp.Body)
+		if err != nil {
+			return err
+		}
+		names = nil
+		for _, m := range regexp.MustCompile(`(?m)^# TYPE (\w+) `).FindAllStringSubmatch(string(b), -1) {
+			names = append(names, m[1])
+		}
+		if len(names) < 10 || !slices.Contains(names, "process_cpu_seconds_total") {
+			return fmt.Errorf("status %s, metrics %v", resp.Status, names)
+		}
+		return nil
+	})
+	return names
+}
+
+// page reads the tables of the metrics' page.
+func page(t *testing.T) map[string]metric {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(root, metricsPage))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]metric{}
+	for _, m := range row.FindAllStringSubmatch(string(b), -1) {
+		if _, twice := out[m[1]]; twice {
+			t.Errorf("%s names %s twice", metricsPage, m[1])
+		}
+		out[m[1]] = metric{labels: sorted(strings.FieldsFunc(m[2], func(r rune) bool { return r == ',' })), roles: m[3]}
+	}
+	return out
+}
+
+// mentions returns the metrics named in any document, and where.
+func mentions(t *testing.T) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	read := func(path string) {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range mention.FindAllString(string(b), -1) {
+			out[name] = path
+		}
+	}
+	read(filepath.Join(root, "README.md"))
+	err := filepath.WalkDir(filepath.Join(root, "docs"), func(path string, _ fs.DirEntry, err error) error {
+		if err == nil && filepath.Ext(path) == ".md" {
+			read(path)
+		}
+		return err
+	})
+	if err != nil || len(out) == 0 {
+		t.Fatalf("reading the documents: %v, %d names", err, len(out))
+	}
+	return out
+}

@@ -5,7 +5,6 @@ package client
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -124,53 +123,4 @@ func (s *sender) Do(r *http.Request) (*http.Response, error) {
 		return nil, fmt.Errorf("the api at %s does not accept the token in %s", s.api, s.tokenFile)
 	}
 	return res, nil
-}
-
-// APIError is an answer of the api that is not a success.
-type APIError struct {
-	Status  int
-	Problem wire.Problem
-}
-
-func (e *APIError) Error() string {
-	text := e.Problem.Detail
-	if text == "" || len(e.Problem.Errors) > 0 {
-		text = e.Problem.Title
-	}
-	for i, f := range e.Problem.Errors {
-		text += map[bool]string{true: ": ", false: "; "}[i == 0] + f.Field + " " + f.Message
-	}
-	return strings.TrimSuffix(text, ".")
-}
-
-// check turns any answer but a success into an error.
-func check(res *http.Response, body []byte, err error) error {
-	if err != nil {
-		return err
-	}
-	if res.StatusCode >= 200 && res.StatusCode < 300 {
-		return nil
-	}
-	e := &APIError{Status: res.StatusCode}
-	if json.Unmarshal(body, &e.Problem) != nil || e.Problem.Title == "" {
-		e.Problem.Title = "the api answered " + res.Status
-	}
-	return e
-}
-
-// every walks all pages of a list.
-func every[T any](fetch func(after *string) (items []T, next *string, err error)) ([]T, error) {
-	all := []T{}
-	var after *string
-	for {
-		items, next, err := fetch(after)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, items...)
-		if next == nil {
-			return all, nil
-		}
-		after = next
-	}
 }

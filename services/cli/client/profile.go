@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 
 	"github.com/goccy/go-yaml"
@@ -29,25 +30,9 @@ type ProfileListCmd struct {
 
 // Run lists all profiles.
 func (cmd *ProfileListCmd) Run(ctx *Context) error {
-	c, err := cmd.connect(ctx)
-	if err != nil {
-		return err
-	}
-	limit := 200
-	all, err := every(func(after *string) ([]wire.Profile, *string, error) {
-		res, err := c.client.ListProfilesWithResponse(c.Ctx, &wire.ListProfilesParams{Limit: &limit, After: after})
-		if res == nil {
-			return nil, nil, err
-		}
-		if err := check(res.HTTPResponse, res.Body, err); err != nil {
-			return nil, nil, err
-		}
-		return res.JSON200.Items, res.JSON200.Next, nil
-	})
-	if err != nil {
-		return err
-	}
-	return c.print(all, func(t *table) {
+	return list(ctx, &cmd.Flags, func(c *session, limit *int, after *string) (reply, error) {
+		return c.client.ListProfilesWithResponse(c.Ctx, &wire.ListProfilesParams{Limit: limit, After: after})
+	}, func(t *table, all []wire.Profile) {
 		t.row("NAME", "BUILT IN", "VIDEO", "AUDIO", "VERSION")
 		for _, p := range all {
 			t.row(p.Name, yes(p.BuiltIn), fmt.Sprint(len(p.Video)), fmt.Sprint(len(p.Audio)), fmt.Sprint(p.Version))
@@ -67,14 +52,10 @@ func (cmd *ProfileGetCmd) Run(ctx *Context) error {
 	if err != nil {
 		return err
 	}
-	res, err := c.client.GetProfileWithResponse(c.Ctx, cmd.Name)
-	if res == nil {
+	p, err := answer[wire.Profile](c.client.GetProfileWithResponse(c.Ctx, cmd.Name))
+	if err != nil {
 		return err
 	}
-	if err := check(res.HTTPResponse, res.Body, err); err != nil {
-		return err
-	}
-	p := res.JSON200
 	return c.print(p, func(t *table) {
 		t.row("RENDITION", "CODEC", "SIZE", "FPS", "KBIT/S", "KEYFRAMES", "PRESET")
 		for _, v := range p.Video {
@@ -128,15 +109,13 @@ func (cmd *ProfileApplyCmd) Run(ctx *Context) error {
 	}
 	for _, p := range profiles {
 		res, err := c.client.PutProfileWithResponse(c.Ctx, p.Name, &wire.PutProfileParams{IfMatch: etag(p.Version)}, p.ProfileSpec)
-		if res == nil {
-			return err
-		}
-		if err := check(res.HTTPResponse, res.Body, err); err != nil {
+		done, err := answer[wire.Profile](res, err)
+		if err != nil {
 			return fmt.Errorf("profile %s: %w", p.Name, err)
 		}
-		done, verb := res.JSON200, "replaced"
-		if res.JSON201 != nil {
-			done, verb = res.JSON201, "created"
+		verb := "replaced"
+		if res.StatusCode() == http.StatusCreated {
+			verb = "created"
 		}
 		if err := c.line(done, fmt.Sprintf("profile %s %s, version %d", done.Name, verb, done.Version)); err != nil {
 			return err
@@ -205,9 +184,5 @@ func (cmd *ProfileDeleteCmd) Run(ctx *Context) error {
 	if err != nil {
 		return err
 	}
-	res, err := c.client.DeleteProfileWithResponse(c.Ctx, cmd.Name)
-	if res == nil {
-		return err
-	}
-	return check(res.HTTPResponse, res.Body, err)
+	return success(c.client.DeleteProfileWithResponse(c.Ctx, cmd.Name))
 }

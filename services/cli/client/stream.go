@@ -60,19 +60,16 @@ func (cmd *StreamCreateCmd) Run(ctx *Context) error {
 		return err
 	}
 	u := cmd.update()
-	res, err := c.client.CreateStreamWithResponse(c.Ctx, wire.StreamCreate{
+	s, err := answer[wire.StreamWithKey](c.client.CreateStreamWithResponse(c.Ctx, wire.StreamCreate{
 		ID: cmd.ID, Name: u.Name, Profile: u.Profile, Disabled: u.Disabled,
 		GraceSeconds: u.GraceSeconds, HoldBackSeconds: u.HoldBackSeconds, WindowSeconds: u.WindowSeconds,
-	})
-	if res == nil {
+	}))
+	if err != nil {
 		return err
 	}
-	if err := check(res.HTTPResponse, res.Body, err); err != nil {
-		return err
-	}
-	return c.print(res.JSON201, func(t *table) {
+	return c.print(s, func(t *table) {
 		t.row("ID", "PROFILE", "KEY")
-		t.row(res.JSON201.ID, res.JSON201.Profile, res.JSON201.Key)
+		t.row(s.ID, s.Profile, s.Key)
 	})
 }
 
@@ -83,25 +80,9 @@ type StreamListCmd struct {
 
 // Run lists all streams.
 func (cmd *StreamListCmd) Run(ctx *Context) error {
-	c, err := cmd.connect(ctx)
-	if err != nil {
-		return err
-	}
-	limit := 200
-	all, err := every(func(after *string) ([]wire.Stream, *string, error) {
-		res, err := c.client.ListStreamsWithResponse(c.Ctx, &wire.ListStreamsParams{Limit: &limit, After: after})
-		if res == nil {
-			return nil, nil, err
-		}
-		if err := check(res.HTTPResponse, res.Body, err); err != nil {
-			return nil, nil, err
-		}
-		return res.JSON200.Items, res.JSON200.Next, nil
-	})
-	if err != nil {
-		return err
-	}
-	return c.print(all, func(t *table) {
+	return list(ctx, &cmd.Flags, func(c *session, limit *int, after *string) (reply, error) {
+		return c.client.ListStreamsWithResponse(c.Ctx, &wire.ListStreamsParams{Limit: limit, After: after})
+	}, func(t *table, all []wire.Stream) {
 		t.row("ID", "NAME", "PROFILE", "DISABLED", "CREATED")
 		for _, s := range all {
 			t.row(s.ID, s.Name, s.Profile, yes(s.Disabled), clock(s.CreatedAt))
@@ -121,14 +102,11 @@ func (cmd *StreamGetCmd) Run(ctx *Context) error {
 	if err != nil {
 		return err
 	}
-	res, err := c.client.GetStreamWithResponse(c.Ctx, cmd.ID)
-	if res == nil {
+	s, err := answer[wire.Stream](c.client.GetStreamWithResponse(c.Ctx, cmd.ID))
+	if err != nil {
 		return err
 	}
-	if err := check(res.HTTPResponse, res.Body, err); err != nil {
-		return err
-	}
-	return c.printStream(res.JSON200)
+	return c.printStream(s)
 }
 
 func (c *session) printStream(s *wire.Stream) error {
@@ -161,14 +139,11 @@ func (cmd *StreamUpdateCmd) Run(ctx *Context) error {
 		return err
 	}
 	params := &wire.UpdateStreamParams{IfMatch: etag(cmd.IfVersion)}
-	res, err := c.client.UpdateStreamWithResponse(c.Ctx, cmd.ID, params, cmd.update())
-	if res == nil {
+	s, err := answer[wire.Stream](c.client.UpdateStreamWithResponse(c.Ctx, cmd.ID, params, cmd.update()))
+	if err != nil {
 		return err
 	}
-	if err := check(res.HTTPResponse, res.Body, err); err != nil {
-		return err
-	}
-	return c.printStream(res.JSON200)
+	return c.printStream(s)
 }
 
 func etag(version int64) *string {
@@ -191,11 +166,7 @@ func (cmd *StreamDeleteCmd) Run(ctx *Context) error {
 	if err != nil {
 		return err
 	}
-	res, err := c.client.DeleteStreamWithResponse(c.Ctx, cmd.ID)
-	if res == nil {
-		return err
-	}
-	return check(res.HTTPResponse, res.Body, err)
+	return success(c.client.DeleteStreamWithResponse(c.Ctx, cmd.ID))
 }
 
 // StreamRotateCmd is `dionysia stream rotate-key`.
@@ -210,15 +181,12 @@ func (cmd *StreamRotateCmd) Run(ctx *Context) error {
 	if err != nil {
 		return err
 	}
-	res, err := c.client.RotateStreamKeyWithResponse(c.Ctx, cmd.ID)
-	if res == nil {
+	s, err := answer[wire.StreamKey](c.client.RotateStreamKeyWithResponse(c.Ctx, cmd.ID))
+	if err != nil {
 		return err
 	}
-	if err := check(res.HTTPResponse, res.Body, err); err != nil {
-		return err
-	}
-	return c.print(res.JSON200, func(t *table) {
+	return c.print(s, func(t *table) {
 		t.row("ID", "KEY")
-		t.row(res.JSON200.ID, res.JSON200.Key)
+		t.row(s.ID, s.Key)
 	})
 }

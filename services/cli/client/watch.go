@@ -61,33 +61,23 @@ func rendition(r wire.RenditionStatus) string {
 }
 
 func (c *session) status(id string) (*wire.StreamStatus, error) {
-	res, err := c.client.GetStreamStatusWithResponse(c.Ctx, id)
-	if res == nil {
-		return nil, err
-	}
-	if err := check(res.HTTPResponse, res.Body, err); err != nil {
-		return nil, err
-	}
-	return res.JSON200, nil
+	return answer[wire.StreamStatus](c.client.GetStreamStatusWithResponse(c.Ctx, id))
 }
 
 // events returns what came after the cursor, and the cursor behind it.
 func (c *session) events(id string, after *string) ([]wire.Event, *string, error) {
-	limit := 200
+	limit := pageSize
 	var all []wire.Event
 	for {
-		res, err := c.client.ListStreamEventsWithResponse(c.Ctx, id, &wire.ListStreamEventsParams{Limit: &limit, After: after})
-		if res == nil {
+		p, err := answer[page[wire.Event]](c.client.ListStreamEventsWithResponse(c.Ctx, id, &wire.ListStreamEventsParams{Limit: &limit, After: after}))
+		if err != nil {
 			return nil, nil, err
 		}
-		if err := check(res.HTTPResponse, res.Body, err); err != nil {
-			return nil, nil, err
+		all = append(all, p.Items...)
+		if p.Next != nil {
+			after = p.Next
 		}
-		all = append(all, res.JSON200.Items...)
-		if res.JSON200.Next != nil {
-			after = res.JSON200.Next
-		}
-		if len(res.JSON200.Items) < limit {
+		if len(p.Items) < limit {
 			return all, after, nil
 		}
 	}

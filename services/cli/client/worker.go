@@ -13,25 +13,9 @@ type WorkerListCmd struct {
 
 // Run lists all workers, a line for each device.
 func (cmd *WorkerListCmd) Run(ctx *Context) error {
-	c, err := cmd.connect(ctx)
-	if err != nil {
-		return err
-	}
-	limit := 200
-	all, err := every(func(after *string) ([]wire.Worker, *string, error) {
-		res, err := c.client.ListWorkersWithResponse(c.Ctx, &wire.ListWorkersParams{Limit: &limit, After: after})
-		if res == nil {
-			return nil, nil, err
-		}
-		if err := check(res.HTTPResponse, res.Body, err); err != nil {
-			return nil, nil, err
-		}
-		return res.JSON200.Items, res.JSON200.Next, nil
-	})
-	if err != nil {
-		return err
-	}
-	return c.print(all, func(t *table) {
+	return list(ctx, &cmd.Flags, func(c *session, limit *int, after *string) (reply, error) {
+		return c.client.ListWorkersWithResponse(c.Ctx, &wire.ListWorkersParams{Limit: limit, After: after})
+	}, func(t *table, all []wire.Worker) {
 		t.row("WORKER", "HOST", "STATE", "DEVICE", "KIND", "STREAMS", "RESERVED", "USED", "CAPACITY (MPX/S)")
 		for _, w := range all {
 			for _, d := range w.Devices {
@@ -68,14 +52,10 @@ func (cmd *WorkerShowCmd) Run(ctx *Context) error {
 	if err != nil {
 		return err
 	}
-	res, err := c.client.GetWorkerWithResponse(c.Ctx, cmd.ID)
-	if res == nil {
+	w, err := answer[wire.Worker](c.client.GetWorkerWithResponse(c.Ctx, cmd.ID))
+	if err != nil {
 		return err
 	}
-	if err := check(res.HTTPResponse, res.Body, err); err != nil {
-		return err
-	}
-	w := res.JSON200
 	return c.print(w, func(t *table) {
 		t.row("id", w.ID)
 		t.row("host", w.Host)

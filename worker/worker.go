@@ -147,7 +147,7 @@ func (w *Worker) Start(ctx context.Context) (err error) {
 	}
 	host, port, err := w.advertised()
 	if err != nil {
-		return fmt.Errorf("worker: %w", err)
+		return fmt.Errorf("worker: --advertise: %w", err)
 	}
 	w.m = newMetrics(w.deps.Registry)
 	w.origin, err = origin.New(origin.Config{Dir: w.cfg.RunDir, Store: w.deps.Store, VerifyEpoch: w.cfg.Secret.VerifyEpoch,
@@ -254,18 +254,7 @@ func (w *Worker) Ready(context.Context) error {
 }
 
 func (w *Worker) advertised() (host string, port int, err error) {
-	addr := cmp.Or(w.cfg.Advertise, w.listener.Addr().String())
-	host, p, err := net.SplitHostPort(addr)
-	if err != nil {
-		return "", 0, fmt.Errorf("address %q: %w", addr, err)
-	}
-	if port, err = strconv.Atoi(p); err != nil || port < 1 || port > 65535 {
-		return "", 0, fmt.Errorf("address %q: a port is 1 to 65535", addr)
-	}
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		return "", 0, errors.New("the origin listens on every interface: say with --advertise at which address routers reach it")
-	}
-	return host, port, nil
+	return discovery.Advertised(w.listener.Addr().String(), w.cfg.Advertise)
 }
 
 // findGPAC looks for GPAC and for what it runs under; what is wrong becomes the

@@ -92,7 +92,7 @@ func TestReadToken(t *testing.T) {
 
 func TestSecretFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "secret")
-	if _, err := LoadSecretFile(path); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := LoadSecretFile(path, 1); !errors.Is(err, fs.ErrNotExist) {
 		t.Fatalf("got %v, want ErrNotExist", err)
 	}
 	var wg sync.WaitGroup
@@ -131,6 +131,37 @@ func TestSecretFile(t *testing.T) {
 	}
 	if _, err := LoadOrCreateSecretFile(short); err == nil {
 		t.Error("an empty file is a secret")
+	}
+	for _, c := range []struct {
+		text    string
+		atLeast int
+		ok      bool
+	}{
+		{" \n", 0, false}, {"\n", 1, false}, {"x\n", 1, true}, {strings.Repeat("x", 31) + "\n", 32, false}, {strings.Repeat("x", 32), 32, true},
+		{strings.Repeat("x", maxSecretBytes), 1, true}, {strings.Repeat("x", maxSecretBytes+1), 1, false},
+	} {
+		if err := os.WriteFile(short, []byte(c.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s, err := LoadSecretFile(short, c.atLeast)
+		if (err == nil) != c.ok || c.ok && string(s) != strings.TrimSpace(c.text) {
+			t.Errorf("%d characters, %d needed: got %d, %v", len(c.text), c.atLeast, len(s), err)
+		}
+	}
+	if _, err := LoadSecretFile(t.TempDir(), 1); err == nil {
+		t.Error("a folder is a secret")
+	}
+	pipe, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = pipe.Close() }()
+	_, err = w.WriteString("from a shell\n")
+	if err := errors.Join(err, w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := LoadSecretFile(fmt.Sprintf("/dev/fd/%d", pipe.Fd()), 1); err != nil || string(s) != "from a shell" {
+		t.Errorf("a pipe: %d characters, %v", len(s), err)
 	}
 	if _, err := LoadOrCreateSecretFile(filepath.Join(t.TempDir(), "no", "dir")); err == nil {
 		t.Error("no folder, and no error")

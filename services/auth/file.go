@@ -3,14 +3,18 @@ package auth
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 )
 
-// minSecretLength is the least that a secret file may hold, in characters.
-const minSecretLength = 16
+// Limits of a secret file.
+const (
+	minOwnSecret   = 16   // characters, of one that LoadOrCreateSecretFile takes
+	maxSecretBytes = 4096 // of any; a longer one is refused, not cut
+)
 
 // LoadOrCreateSecretFile returns the secret in a file, without the white space
 // around it. When there is no such file it makes one, with mode 0600, in one
@@ -18,19 +22,20 @@ const minSecretLength = 16
 // A file that its group or others can read or write is refused, as is one that
 // holds less than 16 characters.
 func LoadOrCreateSecretFile(path string) (Secret, error) {
-	s, err := LoadSecretFile(path)
+	s, err := LoadSecretFile(path, minOwnSecret)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return s, err
 	}
 	if err := createSecretFile(path, NewToken()); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("creating the secret file: %w", err)
 	}
-	return LoadSecretFile(path)
+	return LoadSecretFile(path, minOwnSecret)
 }
 
-// LoadSecretFile is LoadOrCreateSecretFile for a file that must be there; its
-// error wraps fs.ErrNotExist when it isn't.
-func LoadSecretFile(path string) (Secret, error) {
+// LoadSecretFile is LoadOrCreateSecretFile for a file that must be there, and
+// hold at least atLeast characters, 1 or more; its error wraps fs.ErrNotExist
+// when it isn't. It may be a pipe, such as a shell's <(…).
+func LoadSecretFile(path string, atLeast int) (Secret, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading the secret file: %w", err)
@@ -40,20 +45,19 @@ func LoadSecretFile(path string) (Secret, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the secret file: %w", err)
 	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("secret file %s: is not a plain file", path)
-	}
 	if mode := info.Mode().Perm(); mode&0o077 != 0 {
 		return nil, fmt.Errorf("secret file %s: mode %04o lets others at it; run: chmod 600 %s", path, mode, path)
 	}
-	b := make([]byte, 4096)
-	n, err := f.Read(b)
-	if err != nil && info.Size() > 0 {
+	b, err := io.ReadAll(io.LimitReader(f, maxSecretBytes+1))
+	if err != nil {
 		return nil, fmt.Errorf("reading the secret file: %w", err)
 	}
-	s := strings.TrimSpace(string(b[:n]))
-	if len(s) < minSecretLength {
-		return nil, fmt.Errorf("secret file %s: holds %d characters, at least %d are needed", path, len(s), minSecretLength)
+	if len(b) > maxSecretBytes {
+		return nil, fmt.Errorf("secret file %s: holds more than %d bytes", path, maxSecretBytes)
+	}
+	s := strings.TrimSpace(string(b))
+	if len(s) < max(atLeast, 1) {
+		return nil, fmt.Errorf("secret file %s: holds %d characters, at least %d are needed", path, len(s), max(atLeast, 1))
 	}
 	return Secret(s), nil
 }

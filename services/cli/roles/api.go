@@ -14,6 +14,7 @@ import (
 	"github.com/dionysia-dev/dionysia/services/capacity"
 	"github.com/dionysia-dev/dionysia/services/controller"
 	"github.com/dionysia-dev/dionysia/services/discovery"
+	"github.com/dionysia-dev/dionysia/services/store"
 )
 
 // API runs the management API and, when it holds the lease, the controller.
@@ -27,70 +28,54 @@ type API struct {
 }
 
 // Start starts it.
-func (f API) Start(ctx context.Context, log hclog.Logger, reg *prometheus.Registry) (_ App, err error) {
-	s := &stack{}
-	defer func() {
+func (f API) Start(ctx context.Context, log hclog.Logger, reg *prometheus.Registry) (App, error) {
+	return begin(ctx, func(s *stack) error {
+		secret, err := f.Secret.Secret()
 		if err != nil {
-			s.Stop(ctx)
+			return err
 		}
-	}()
-	secret, err := f.Secret.Secret()
-	if err != nil {
-		return nil, err
-	}
-	admin, err := readSecret(f.AdminToken)
-	if err != nil {
-		return nil, fmt.Errorf("--admin-token-file: %w", err)
-	}
-	st, live, err := f.Redis.Open(ctx, log, reg)
-	if err != nil {
-		return nil, err
-	}
-	s.add(func(context.Context) { _ = st.Close() })
-
-	srv := api.New(api.Config{Listen: f.Listen, AdminToken: admin, InternalToken: secret.Derive("internal-api")},
-		api.Deps{Store: st, Logger: log, Registry: reg})
-	if err := srv.Start(ctx); err != nil {
-		return nil, err
-	}
-	s.add(func(ctx context.Context) {
-		if err := srv.Stop(ctx); err != nil {
-			log.Warn("stopping the api", "error", err)
+		admin, err := credential("--admin-token-file", f.AdminToken)
+		if err != nil {
+			return err
 		}
+		st, live, err := f.Redis.open(ctx, s, log, reg)
+		if err != nil {
+			return err
+		}
+		srv := api.New(api.Config{Listen: f.Listen, AdminToken: admin, InternalToken: secret.Derive("internal-api")},
+			api.Deps{Store: st, Logger: log, Registry: reg})
+		if err := srv.Start(ctx); err != nil {
+			return err
+		}
+		s.addErr(log, "the api", srv.Stop)
+		if err := control(ctx, s, st, live, log, reg); err != nil {
+			return err
+		}
+		return f.Consul.register(ctx, s, discovery.Service{Name: "api"}, f.Listen, f.Advertise, st.Ping, log)
 	})
+}
 
+// control starts the controller of an api.
+func control(ctx context.Context, s *stack, st *store.Store, live string, log hclog.Logger, reg *prometheus.Registry) error {
 	opt, err := asynq.ParseRedisURI(live)
 	if err != nil {
-		return nil, fmt.Errorf("--redis-live: %w", err)
+		return fmt.Errorf("--redis-live: %w", err)
 	}
 	tasks := asynq.NewClient(opt)
 	s.add(func(context.Context) { _ = tasks.Close() })
 	host, err := os.Hostname()
 	if err != nil {
-		return nil, fmt.Errorf("this host's name: %w", err)
+		return fmt.Errorf("this host's name: %w", err)
 	}
 	ctl, err := controller.New(controller.Config{Holder: fmt.Sprintf("%s:%d", host, os.Getpid())}, st, tasks, probeOrigin, log, reg)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := ctl.Start(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	s.add(ctl.Stop)
-
-	if f.Consul.Addr == "off" {
-		return s, nil
-	}
-	addr, port, err := advertised(f.Listen, f.Advertise)
-	if err != nil {
-		return nil, fmt.Errorf("api: %w", err)
-	}
-	stop, err := f.Consul.register(ctx, discovery.Service{Name: "api", ID: fmt.Sprintf("api-%s-%d", addr, port), Address: addr, Port: port}, st.Ping, log)
-	if err != nil {
-		return nil, err
-	}
-	s.add(stop)
-	return s, nil
+	return nil
 }
 
 // probeOrigin asks a worker's origin directly whether it lives.

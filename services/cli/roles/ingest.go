@@ -24,39 +24,25 @@ type Ingest struct {
 }
 
 // Start starts it.
-func (f Ingest) Start(ctx context.Context, log hclog.Logger, reg *prometheus.Registry) (_ App, err error) {
-	s := &stack{}
-	defer func() {
+func (f Ingest) Start(ctx context.Context, log hclog.Logger, reg *prometheus.Registry) (App, error) {
+	return begin(ctx, func(s *stack) error {
+		secret, err := f.Secret.Secret()
 		if err != nil {
-			s.Stop(ctx)
+			return err
 		}
-	}()
-	secret, err := f.Secret.Secret()
-	if err != nil {
-		return nil, err
-	}
-	host, port, err := advertised(f.RTMP, "")
-	if err != nil {
-		return nil, fmt.Errorf("--rtmp: %w", err)
-	}
-	a, err := ingest.New(ingest.Config{Listen: f.Listen, Node: f.Node, APIURL: f.API, MediaMTXAPI: f.MediaMTX,
-		RTMPAddr: f.RTMP, RTSPAddr: f.RTSP, Secret: secret}, ingest.Deps{Logger: log, Registry: reg})
-	if err != nil {
-		return nil, err
-	}
-	if err := a.Start(ctx); err != nil {
-		return nil, fmt.Errorf("starting the ingest agent: %w", err)
-	}
-	s.add(func(ctx context.Context) {
-		if err := a.Stop(ctx); err != nil {
-			log.Warn("stopping the ingest agent", "error", err)
+		if _, _, err := discovery.Advertised(f.RTMP, ""); err != nil {
+			return fmt.Errorf("--rtmp: %w", err)
 		}
+		a, err := ingest.New(ingest.Config{Listen: f.Listen, Node: f.Node, APIURL: f.API, MediaMTXAPI: f.MediaMTX,
+			RTMPAddr: f.RTMP, RTSPAddr: f.RTSP, Secret: secret}, ingest.Deps{Logger: log, Registry: reg})
+		if err != nil {
+			return err
+		}
+		if err := a.Start(ctx); err != nil {
+			return fmt.Errorf("starting the ingest agent: %w", err)
+		}
+		s.addErr(log, "the ingest agent", a.Stop)
+		svc := discovery.Service{Name: "mediamtx", ID: "mediamtx-" + f.Node, Tags: []string{"rtmp"}, Meta: map[string]string{"node": f.Node, "rtsp": f.RTSP}}
+		return f.Consul.register(ctx, s, svc, f.RTMP, "", a.Ready, log)
 	})
-	stop, err := f.Consul.register(ctx, discovery.Service{Name: "mediamtx", ID: "mediamtx-" + f.Node, Tags: []string{"rtmp"},
-		Address: host, Port: port, Meta: map[string]string{"node": f.Node, "rtsp": f.RTSP}}, a.Ready, log)
-	if err != nil {
-		return nil, err
-	}
-	s.add(stop)
-	return s, nil
 }

@@ -92,22 +92,13 @@ func TestMetricsAreDocumented(t *testing.T) {
 func startRoles(t *testing.T) (map[string]*prometheus.Registry, map[string]string) {
 	t.Helper()
 	redis, dir := testkit.NewRedis(t), t.TempDir()
-	file := func(name, text string) string {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	secret := SecretFlags{SecretFile: file("cluster.secret", rand.Text()+rand.Text())}
-	state := RedisFlags{State: "redis://" + redis.Addr + "/0", Password: file("redis.password", redis.Password)}
+	secret := SecretFlags{SecretFile: file(t, rand.Text()+rand.Text(), 0o600)}
+	state := RedisFlags{State: "redis://" + redis.Addr + "/0", Password: file(t, redis.Password, 0o600)}
 	off := ConsulFlags{Addr: "off"}
 	ports := testkit.FreePorts(t, 4)
 	addr := func(n int) string { return fmt.Sprintf("127.0.0.1:%d", ports[n]) }
-	roles := map[string]interface {
-		Start(context.Context, hclog.Logger, *prometheus.Registry) (App, error)
-	}{
-		"api": API{Listen: addr(0), AdminToken: file("admin.token", rand.Text()), Secret: secret, Redis: state, Consul: off},
+	roles := map[string]role{
+		"api": API{Listen: addr(0), AdminToken: file(t, rand.Text(), 0o600), Secret: secret, Redis: state, Consul: off},
 		"ingest": Ingest{Listen: addr(1), Node: "one", API: "http://" + addr(0), MediaMTX: "http://127.0.0.1:1", RTMP: "127.0.0.1:1935",
 			RTSP: "127.0.0.1:8554", Secret: secret, Consul: off},
 		"router": Router{Listen: addr(2), Mode: "proxy", Cache: 16, DNS: "127.0.0.1:1", DNSDomain: "consul", Timeout: time.Second,

@@ -4,12 +4,7 @@ package roles
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
-	"os"
-	"strconv"
-	"strings"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
@@ -39,6 +34,26 @@ func (s *stack) Stop(ctx context.Context) {
 	*s = nil
 }
 
+// addErr is add for a part whose end can fail; that is logged.
+func (s *stack) addErr(log hclog.Logger, what string, stop func(context.Context) error) {
+	s.add(func(ctx context.Context) {
+		if err := stop(ctx); err != nil {
+			log.Warn("stopping "+what, "error", err)
+		}
+	})
+}
+
+// begin lets start begin a role's parts, each with what ends it on the stack.
+// When start fails those that it began are ended.
+func begin(ctx context.Context, start func(s *stack) error) (App, error) {
+	s := &stack{}
+	if err := start(s); err != nil {
+		s.Stop(ctx)
+		return nil, err
+	}
+	return s, nil
+}
+
 // SecretFlags name the secret that all roles of an installation share.
 type SecretFlags struct {
 	SecretFile string `name:"secret-file" help:"File with the cluster secret, the same for every role; mode 0600. Anything of 32 bytes or more, e.g. from: openssl rand -hex 32." env:"DIONYSIA_SECRET_FILE" required:"" type:"path"`
@@ -46,34 +61,20 @@ type SecretFlags struct {
 
 // Secret reads the file.
 func (f SecretFlags) Secret() (auth.Secret, error) {
-	s, err := readSecret(f.SecretFile)
+	s, err := auth.LoadSecretFile(f.SecretFile, 32)
 	if err != nil {
 		return nil, fmt.Errorf("--secret-file: %w", err)
 	}
-	if len(s) < 32 {
-		return nil, fmt.Errorf("--secret-file %s: %d bytes are too few, 32 are needed", f.SecretFile, len(s))
-	}
-	return auth.Secret(s), nil
+	return s, nil
 }
 
-// readSecret reads a secret from a file that nobody else can read.
-func readSecret(path string) (string, error) {
-	info, err := os.Stat(path)
+// credential reads a password or token that somebody else made: of any length.
+func credential(flag, path string) (string, error) {
+	s, err := auth.LoadSecretFile(path, 1)
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("%s: %w", flag, err)
 	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return "", fmt.Errorf("%s can be read by others (mode %04o): chmod 600 %s", path, info.Mode().Perm(), path)
-	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return "", err
-	}
-	s := strings.TrimSpace(string(b))
-	if s == "" {
-		return "", fmt.Errorf("%s is empty", path)
-	}
-	return s, nil
+	return string(s), nil
 }
 
 // RedisFlags say where the two Redis roles are.
@@ -88,8 +89,8 @@ func (f RedisFlags) Open(ctx context.Context, log hclog.Logger, reg prometheus.R
 	password := ""
 	if f.Password != "" {
 		var err error
-		if password, err = readSecret(f.Password); err != nil {
-			return nil, "", fmt.Errorf("--redis-password-file: %w", err)
+		if password, err = credential("--redis-password-file", f.Password); err != nil {
+			return nil, "", err
 		}
 	}
 	state, err := withPassword(f.State, password)
@@ -109,6 +110,16 @@ func (f RedisFlags) Open(ctx context.Context, log hclog.Logger, reg prometheus.R
 	return s, live, nil
 }
 
+// open is Open for as long as the role runs.
+func (f RedisFlags) open(ctx context.Context, s *stack, log hclog.Logger, reg prometheus.Registerer) (*store.Store, string, error) {
+	st, live, err := f.Open(ctx, log, reg)
+	if err != nil {
+		return nil, "", err
+	}
+	s.add(func(context.Context) { _ = st.Close() })
+	return st, live, nil
+}
+
 // ConsulFlags say where Consul is.
 type ConsulFlags struct {
 	Addr  string `name:"consul" help:"Consul agent's HTTP API, host:port; empty takes CONSUL_HTTP_ADDR, then 127.0.0.1:8500. 'off' registers nothing." env:"DIONYSIA_CONSUL_ADDR"`
@@ -119,34 +130,40 @@ func (f ConsulFlags) options(ready func(context.Context) error, log hclog.Logger
 	opts := discovery.RegistrarOptions{Addr: f.Addr, Ready: ready, Logger: log}
 	if f.Token != "" {
 		var err error
-		if opts.Token, err = readSecret(f.Token); err != nil {
-			return opts, fmt.Errorf("--consul-token-file: %w", err)
+		if opts.Token, err = credential("--consul-token-file", f.Token); err != nil {
+			return opts, err
 		}
 	}
 	return opts, nil
 }
 
-// register puts svc into Consul for as long as the role runs.
-func (f ConsulFlags) register(ctx context.Context, svc discovery.Service, ready func(context.Context) error, log hclog.Logger) (func(context.Context), error) {
+// register puts svc, reached at advertise or else at listen, into Consul for as
+// long as the role runs. Without an ID its name and address make one.
+func (f ConsulFlags) register(ctx context.Context, s *stack, svc discovery.Service, listen, advertise string,
+	ready func(context.Context) error, log hclog.Logger,
+) error {
 	if f.Addr == "off" {
-		return func(context.Context) {}, nil
+		return nil
 	}
 	opts, err := f.options(ready, log)
 	if err != nil {
-		return nil, err
+		return err
+	}
+	if svc.Address, svc.Port, err = discovery.Advertised(listen, advertise); err != nil {
+		return fmt.Errorf("%s: --advertise: %w", svc.Name, err)
+	}
+	if svc.ID == "" {
+		svc.ID = fmt.Sprintf("%s-%s-%d", svc.Name, svc.Address, svc.Port)
 	}
 	r, err := discovery.NewRegistrar(svc, opts)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := r.Start(ctx); err != nil {
-		return nil, err
+		return err
 	}
-	return func(ctx context.Context) {
-		if err := r.Stop(ctx); err != nil {
-			log.Warn("deregistering from Consul failed; its check will expire", "error", err)
-		}
-	}, nil
+	s.addErr(log, "the registration in Consul; its check will expire", r.Stop)
+	return nil
 }
 
 // NewRegistry returns a metrics registry with the process's and Go's own.
@@ -154,24 +171,4 @@ func NewRegistry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return r
-}
-
-// advertised returns the address that others reach listen at: advertise when
-// it is set, otherwise listen's own when it names a host.
-func advertised(listen, advertise string) (host string, port int, err error) {
-	addr := listen
-	if advertise != "" {
-		addr = advertise
-	}
-	host, p, err := net.SplitHostPort(addr)
-	if err != nil {
-		return "", 0, fmt.Errorf("address %q: %w", addr, err)
-	}
-	if port, err = strconv.Atoi(p); err != nil || port < 1 || port > 65535 {
-		return "", 0, fmt.Errorf("address %q: a port is 1 to 65535", addr)
-	}
-	if ip := net.ParseIP(host); host == "" || (ip != nil && ip.IsUnspecified()) {
-		return "", 0, errors.New("it listens on every interface: say with --advertise which address the others reach it at")
-	}
-	return host, port, nil
 }

@@ -30,48 +30,27 @@ type Router struct {
 }
 
 // Start starts it.
-func (f Router) Start(ctx context.Context, log hclog.Logger, reg *prometheus.Registry) (_ App, err error) {
-	s := &stack{}
-	defer func() {
+func (f Router) Start(ctx context.Context, log hclog.Logger, reg *prometheus.Registry) (App, error) {
+	return begin(ctx, func(s *stack) error {
+		secret, err := f.Secret.Secret()
 		if err != nil {
-			s.Stop(ctx)
+			return err
 		}
-	}()
-	secret, err := f.Secret.Secret()
-	if err != nil {
-		return nil, err
-	}
-	st, _, err := f.Redis.Open(ctx, log, reg)
-	if err != nil {
-		return nil, err
-	}
-	s.add(func(context.Context) { _ = st.Close() })
-	res := discovery.NewResolver(discovery.ResolverOptions{Addr: f.DNS, Domain: f.DNSDomain, Logger: log, Registerer: reg})
-	r, err := router.New(router.Config{Listen: f.Listen, AdminListen: f.AdminListen, Mode: router.Mode(f.Mode), CacheBytes: f.Cache << 20,
-		WebDir: f.WebDir, NoPrefetch: f.NoPrefetch, OriginTimeout: f.Timeout},
-		router.Deps{Store: st, Resolver: res, SignEpoch: secret.SignEpoch, Logger: log, Registry: reg})
-	if err != nil {
-		return nil, err
-	}
-	if err := r.Start(ctx); err != nil {
-		return nil, fmt.Errorf("starting the router: %w", err)
-	}
-	s.add(func(ctx context.Context) {
-		if err := r.Stop(ctx); err != nil {
-			log.Warn("stopping the router", "error", err)
+		st, _, err := f.Redis.open(ctx, s, log, reg)
+		if err != nil {
+			return err
 		}
+		res := discovery.NewResolver(discovery.ResolverOptions{Addr: f.DNS, Domain: f.DNSDomain, Logger: log, Registerer: reg})
+		r, err := router.New(router.Config{Listen: f.Listen, AdminListen: f.AdminListen, Mode: router.Mode(f.Mode), CacheBytes: f.Cache << 20,
+			WebDir: f.WebDir, NoPrefetch: f.NoPrefetch, OriginTimeout: f.Timeout},
+			router.Deps{Store: st, Resolver: res, SignEpoch: secret.SignEpoch, Logger: log, Registry: reg})
+		if err != nil {
+			return err
+		}
+		if err := r.Start(ctx); err != nil {
+			return fmt.Errorf("starting the router: %w", err)
+		}
+		s.addErr(log, "the router", r.Stop)
+		return f.Consul.register(ctx, s, discovery.Service{Name: "router", Tags: []string{f.Mode}}, f.Listen, f.Advertise, r.Ready, log)
 	})
-	if f.Consul.Addr == "off" {
-		return s, nil
-	}
-	host, port, err := advertised(f.Listen, f.Advertise)
-	if err != nil {
-		return nil, fmt.Errorf("router: %w", err)
-	}
-	stop, err := f.Consul.register(ctx, discovery.Service{Name: "router", ID: fmt.Sprintf("router-%s-%d", host, port), Tags: []string{f.Mode}, Address: host, Port: port}, r.Ready, log)
-	if err != nil {
-		return nil, err
-	}
-	s.add(stop)
-	return s, nil
 }

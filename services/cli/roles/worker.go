@@ -29,43 +29,38 @@ type Worker struct {
 }
 
 // Start starts it.
-func (f Worker) Start(ctx context.Context, log hclog.Logger, reg *prometheus.Registry) (_ App, err error) {
-	s := &stack{}
-	defer func() {
+func (f Worker) Start(ctx context.Context, log hclog.Logger, reg *prometheus.Registry) (App, error) {
+	return begin(ctx, func(s *stack) error {
+		secret, err := f.Secret.Secret()
 		if err != nil {
-			s.Stop(ctx)
+			return err
 		}
-	}()
-	secret, err := f.Secret.Secret()
-	if err != nil {
-		return nil, err
-	}
-	st, live, err := f.Redis.Open(ctx, log, reg)
-	if err != nil {
-		return nil, err
-	}
-	s.add(func(context.Context) { _ = st.Close() })
-	queue, err := asynq.ParseRedisURI(live)
-	if err != nil {
-		return nil, fmt.Errorf("--redis-live: %w", err)
-	}
-	deps := worker.Deps{Store: st, Queue: queue, Logger: log, Registry: reg}
-	if f.Consul.Addr != "off" {
-		opts, err := f.Consul.options(nil, log)
+		st, live, err := f.Redis.open(ctx, s, log, reg)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		deps.Consul = &opts
-	}
-	w, err := worker.New(worker.Config{ID: f.ID, Listen: f.Listen, Advertise: f.Advertise, GPAC: f.GPAC, GPACUser: f.GPACUser,
-		RunDir: f.RunDir, CacheDir: f.CacheDir, CPUCapacity: f.CPUCapacity, RunLimit: f.RunLimit << 20, Secret: secret,
-		Version: version.String()}, deps)
-	if err != nil {
-		return nil, err
-	}
-	if err := w.Start(ctx); err != nil {
-		return nil, err
-	}
-	s.add(func(ctx context.Context) { w.Stop(ctx) })
-	return s, nil
+		queue, err := asynq.ParseRedisURI(live)
+		if err != nil {
+			return fmt.Errorf("--redis-live: %w", err)
+		}
+		deps := worker.Deps{Store: st, Queue: queue, Logger: log, Registry: reg}
+		if f.Consul.Addr != "off" {
+			opts, err := f.Consul.options(nil, log)
+			if err != nil {
+				return err
+			}
+			deps.Consul = &opts
+		}
+		w, err := worker.New(worker.Config{ID: f.ID, Listen: f.Listen, Advertise: f.Advertise, GPAC: f.GPAC, GPACUser: f.GPACUser,
+			RunDir: f.RunDir, CacheDir: f.CacheDir, CPUCapacity: f.CPUCapacity, RunLimit: f.RunLimit << 20, Secret: secret,
+			Version: version.String()}, deps)
+		if err != nil {
+			return err
+		}
+		if err := w.Start(ctx); err != nil {
+			return err
+		}
+		s.add(w.Stop)
+		return nil
+	})
 }

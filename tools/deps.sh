@@ -14,7 +14,7 @@
 #
 #   go-VERSION/                  a Go toolchain, where the machine's own is too old
 #   bin/NAME-VERSION/NAME        consul, mediamtx, golangci-lint
-#   web-LOCKHASH/                hls.min.js, dash.all.min.js, shaka-player.compiled.js
+#   web-LOCKHASH/                hls.min.js, dash.all.min.js
 #   log/NAME.log                 the last output of each step
 #
 # A variable that `env` prints may be set beforehand: DIONYSIA_GPAC=/opt/gpac/bin/gpac make run
@@ -332,14 +332,13 @@ get_web() {
     return
   fi
   [ -z "${DIONYSIA_WEB_DIR:-}" ] || die "DIONYSIA_WEB_DIR is set to $DIONYSIA_WEB_DIR, which lacks a player"
-  say "getting hls.js, dash.js and Shaka Player from npm"
+  say "getting hls.js and dash.js from npm"
   local dir=$cache/build/web
   rm -rf "$dir"
   mkdir -p "$dir/out"
   cp "$tools/web/package.json" "$tools/web/package-lock.json" "$tools/web/.npmrc" "$dir"
   quietly web env -C "$dir" npm ci
-  cp "$dir/node_modules/hls.js/dist/hls.min.js" "$dir/node_modules/dashjs/dist/modern/umd/dash.all.min.js" \
-    "$dir/node_modules/shaka-player/dist/shaka-player.compiled.js" "$dir/out"
+  cp "$dir/node_modules/hls.js/dist/hls.min.js" "$dir/node_modules/dashjs/dist/modern/umd/dash.all.min.js" "$dir/out"
   rm -rf "$web_dir"
   mv "$dir/out" "$web_dir"
   rm -rf "$dir"

@@ -39,7 +39,6 @@ type Dev struct {
 	redisPassword string
 	secret        auth.Secret
 	adminToken    string
-	demoKey       string
 
 	mu      sync.Mutex
 	closers []closer

@@ -22,7 +22,7 @@ func TestADroppedRungComesAlive(t *testing.T) {
 	r := w.startFull(placement("demo", 1, begin), 1, full)
 	r.inits("90p", "aac")
 	r.segment(1, "90p", "aac")
-	body := w.eventually("/live/demo/180p/index.m3u8", 200, has("e1r1/90p/1.m4s"))
+	w.eventually("/live/demo/180p/index.m3u8", 200, has("e1r1/90p/1.m4s"))
 	_, master := w.get("/live/demo/master.m3u8")
 	if !has("180p/index.m3u8", "90p/index.m3u8")(master) || strings.Contains(master, "RESOLUTION=320x180") ||
 		strings.Index(master, "180p/index.m3u8") > strings.Index(master, "90p/index.m3u8") {
@@ -40,7 +40,7 @@ func TestADroppedRungComesAlive(t *testing.T) {
 	r = next.start(placement("demo", 2, begin), 1)
 	r.inits(all...)
 	r.segment(1, all...)
-	body = next.eventually("/live/demo/180p/index.m3u8", 200, has("e2r1/180p/1.m4s"))
+	body := next.eventually("/live/demo/180p/index.m3u8", 200, has("e2r1/180p/1.m4s"))
 	if !has("e1r1/90p/1.m4s", "#EXT-X-DISCONTINUITY\n", "../seg/e2r1/180p/init.mp4")(body) {
 		t.Errorf("come alive:\n%s", body)
 	}

@@ -1,8 +1,6 @@
 package roles
 
 import (
-	"context"
-	"crypto/rand"
 	"fmt"
 	"io"
 	"io/fs"
@@ -16,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/dionysia-dev/dionysia/internal/testkit"
@@ -45,7 +42,7 @@ type metric struct{ labels, roles string }
 // TestMetricsAreDocumented starts each role on a real Redis and holds what its
 // registry has, and what it serves, against the documents.
 func TestMetricsAreDocumented(t *testing.T) {
-	registries, served := startRoles(t)
+	registries, served, _ := startRoles(t, ConsulFlags{Addr: "off"})
 	exposed := map[string]metric{}
 	for _, role := range slices.Sorted(maps.Keys(registries)) {
 		for name, labels := range descriptions(t, registries[role]) {
@@ -85,41 +82,6 @@ func TestMetricsAreDocumented(t *testing.T) {
 			t.Errorf("%s names %s, which no role has", file, name)
 		}
 	}
-}
-
-// startRoles starts all four and returns their registries and the URLs of
-// their metrics.
-func startRoles(t *testing.T) (map[string]*prometheus.Registry, map[string]string) {
-	t.Helper()
-	redis, dir := testkit.NewRedis(t), t.TempDir()
-	secret := SecretFlags{SecretFile: file(t, rand.Text()+rand.Text(), 0o600)}
-	state := RedisFlags{State: "redis://" + redis.Addr + "/0", Password: file(t, redis.Password, 0o600)}
-	off := ConsulFlags{Addr: "off"}
-	ports := testkit.FreePorts(t, 4)
-	addr := func(n int) string { return fmt.Sprintf("127.0.0.1:%d", ports[n]) }
-	roles := map[string]role{
-		"api": API{Listen: addr(0), AdminToken: file(t, rand.Text(), 0o600), Secret: secret, Redis: state, Consul: off},
-		"ingest": Ingest{Listen: addr(1), Node: "one", API: "http://" + addr(0), MediaMTX: "http://127.0.0.1:1", RTMP: "127.0.0.1:1935",
-			RTSP: "127.0.0.1:8554", Secret: secret, Consul: off},
-		"router": Router{Listen: addr(2), Mode: "proxy", Cache: 16, DNS: "127.0.0.1:1", DNSDomain: "consul", Timeout: time.Second,
-			Secret: secret, Redis: state, Consul: off},
-		"worker": Worker{Listen: addr(3), ID: "w1", GPAC: testkit.Part(t, "DIONYSIA_GPAC", "gpac"), RunDir: filepath.Join(dir, "runs"),
-			CacheDir: filepath.Join(dir, "cache"), CPUCapacity: 1 << 30, RunLimit: 64, Secret: secret, Redis: state, Consul: off},
-	}
-	registries := map[string]*prometheus.Registry{}
-	for name, r := range roles {
-		registries[name] = NewRegistry()
-		app, err := r.Start(t.Context(), hclog.NewNullLogger(), registries[name])
-		if err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		t.Cleanup(func() {
-			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-			defer cancel()
-			app.Stop(ctx)
-		})
-	}
-	return registries, map[string]string{"api": addr(0), "ingest": addr(1), "router": addr(2), "worker": addr(3)}
 }
 
 // descriptions returns the registered metrics of ours, also those that have no

@@ -3,12 +3,16 @@ package roles
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
@@ -72,5 +76,87 @@ func TestStartRefuses(t *testing.T) {
 			}
 			_ = l.Close()
 		})
+	}
+}
+
+// startRoles starts all four and returns their registries, addresses and what
+// stops them at once.
+func startRoles(t *testing.T, consul ConsulFlags) (registries map[string]*prometheus.Registry, addrs map[string]string, stop func()) {
+	t.Helper()
+	redis, dir := testkit.NewRedis(t), t.TempDir()
+	secret := SecretFlags{SecretFile: file(t, rand.Text()+rand.Text(), 0o600)}
+	state := RedisFlags{State: "redis://" + redis.Addr + "/0", Password: file(t, redis.Password, 0o600)}
+	ports := testkit.FreePorts(t, 4)
+	addr := func(n int) string { return fmt.Sprintf("127.0.0.1:%d", ports[n]) }
+	roles := map[string]role{
+		"api": API{Listen: addr(0), AdminToken: file(t, rand.Text(), 0o600), Secret: secret, Redis: state, Consul: consul},
+		"ingest": Ingest{Listen: addr(1), Node: "one", API: "http://" + addr(0), MediaMTX: "http://127.0.0.1:1", RTMP: "127.0.0.1:1935",
+			RTSP: "127.0.0.1:8554", Secret: secret, Consul: consul},
+		"router": Router{Listen: addr(2), Mode: "proxy", Cache: 16, DNS: "127.0.0.1:1", DNSDomain: "consul", Timeout: time.Second,
+			Secret: secret, Redis: state, Consul: consul},
+		"worker": Worker{Listen: addr(3), ID: "w1", GPAC: testkit.Part(t, "DIONYSIA_GPAC", "gpac"), RunDir: filepath.Join(dir, "runs"),
+			CacheDir: filepath.Join(dir, "cache"), CPUCapacity: 1 << 30, RunLimit: 64, Secret: secret, Redis: state, Consul: consul},
+	}
+	registries = map[string]*prometheus.Registry{}
+	all := stack{}
+	stop = func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		all.Stop(ctx)
+	}
+	t.Cleanup(stop)
+	for name, r := range roles {
+		registries[name] = NewRegistry()
+		app, err := r.Start(t.Context(), hclog.NewNullLogger(), registries[name])
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		all.add(app.Stop)
+	}
+	return registries, map[string]string{"api": addr(0), "ingest": addr(1), "router": addr(2), "worker": addr(3)}, stop
+}
+
+// TestRegistersInConsul shows as what each role is found, and that one that
+// stops is found no more.
+func TestRegistersInConsul(t *testing.T) {
+	consul := testkit.StartConsul(t, time.Second)
+	_, addrs, stop := startRoles(t, ConsulFlags{Addr: consul.HTTPAddr})
+	found := func() (map[string]string, error) {
+		resp, err := http.Get("http://" + consul.HTTPAddr + "/v1/agent/services")
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = resp.Body.Close() }()
+		var all map[string]struct {
+			ID, Service, Address string
+			Port                 int
+			Tags                 []string
+		}
+		if err := json.NewDecoder(resp.Body).Decode(&all); err != nil {
+			return nil, err
+		}
+		out := map[string]string{}
+		for _, s := range all {
+			out[s.Service] = fmt.Sprintf("%s %s:%d %v", s.ID, s.Address, s.Port, s.Tags)
+		}
+		return out, nil
+	}
+	own := func(role string) string { return strings.Replace(addrs[role], ":", "-", 1) + " " + addrs[role] }
+	want := map[string]string{
+		"api":      "api-" + own("api") + " []",
+		"mediamtx": "mediamtx-one 127.0.0.1:1935 [rtmp]",
+		"router":   "router-" + own("router") + " [proxy]",
+		"origin":   "origin-w1 " + addrs["worker"] + " [w1]",
+	}
+	testkit.Eventually(t, 30*time.Second, "all in Consul", func() error {
+		got, err := found()
+		if err != nil || !maps.Equal(got, want) {
+			return fmt.Errorf("%v, %w; want %v", got, err, want)
+		}
+		return nil
+	})
+	stop()
+	if got, err := found(); err != nil || len(got) != 0 {
+		t.Errorf("after they stopped: %v, %v", got, err)
 	}
 }

@@ -42,6 +42,7 @@ const (
 	keyNumbers       = prefix + "numbers"
 	keyActive        = prefix + "active"
 	keyLedgerFeed    = prefix + "ledger-feed"
+	keyLedgerWorkers = prefix + "ledger-workers"
 	keyLeaseTokens   = prefix + "lease-tokens"
 	keyGeneration    = prefix + "generation"
 	keyIngestNodes   = prefix + "ingest-nodes"

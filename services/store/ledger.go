@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -40,7 +39,7 @@ type NoRoomError struct {
 
 // Error gives the numbers.
 func (e *NoRoomError) Error() string {
-	unit := capacityUnit(e.Resource)
+	unit := unitOf(e.Resource)
 	s := fmt.Sprintf("%s/%s: needs %d %s; of %d %s, %d are reserved by %d other streams", e.Worker, e.Resource, e.Needed, unit, e.Limit, unit, e.Reserved, e.Streams)
 	if e.Used != nil {
 		s += fmt.Sprintf(", %d are used and %d reserved too recently to show in that", *e.Used, e.Young)
@@ -51,7 +50,7 @@ func (e *NoRoomError) Error() string {
 // Unwrap returns stream.ErrNoRoom.
 func (e *NoRoomError) Unwrap() error { return stream.ErrNoRoom }
 
-func capacityUnit(resource string) string {
+func unitOf(resource string) string {
 	switch {
 	case resource == capacity.ResourceSessions:
 		return "sessions"
@@ -111,10 +110,6 @@ func reservations(device string, reserved []stream.Reservation, limits []capacit
 	}
 	return doc, bounds, args, nil
 }
-
-// Unbounded is the limit of a resource whose limit is not known: it is reserved,
-// and nothing is refused for it.
-const Unbounded = int64(math.MaxInt64)
 
 // Reprice sets what a placement has reserved, once its price is known: of the
 // resources that it holds, or of some of them (the others are returned); the
@@ -182,18 +177,24 @@ func (s *Store) readLedger(ctx context.Context, worker string) (map[string]map[s
 	if err != nil {
 		return nil, "", fmt.Errorf("reading the ledgers of worker %s: %w", worker, err)
 	}
+	ledger, err := parseLedger(worker, out[1:])
+	return ledger, out[0], err
+}
+
+// parseLedger decodes resource, stream and value of each entry.
+func parseLedger(worker string, v []string) (map[string]map[string]Held, error) {
 	ledger := map[string]map[string]Held{}
-	for i := 1; i+2 < len(out); i += 3 {
-		h, err := parseHeld(out[i+2])
+	for i := 0; i+2 < len(v); i += 3 {
+		h, err := parseHeld(v[i+2])
 		if err != nil {
-			return nil, "", fmt.Errorf("the ledger of %s/%s, stream %s: %w", worker, out[i], out[i+1], err)
+			return nil, fmt.Errorf("the ledger of %s/%s, stream %s: %w", worker, v[i], v[i+1], err)
 		}
-		if ledger[out[i]] == nil {
-			ledger[out[i]] = map[string]Held{}
+		if ledger[v[i]] == nil {
+			ledger[v[i]] = map[string]Held{}
 		}
-		ledger[out[i]][out[i+1]] = h
+		ledger[v[i]][v[i+1]] = h
 	}
-	return ledger, out[0], nil
+	return ledger, nil
 }
 
 // parseHeld reads a ledger's value, "<amount> <ms>".

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"errors"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -112,13 +113,13 @@ func TestCommitSeveralResources(t *testing.T) {
 		"twice":               on("c", "w1", 0, res("cpu", 1, "cpu", 1), upTo(9, 9)...),
 		"zero":                on("c", "w1", 0, res("cpu", 1, gpu0, 0), upTo(9, 9)...),
 		"negative":            on("c", "w1", 0, res("cpu", -1), upTo(9)...),
-		"more than Lua holds": on("c", "w1", 0, res("cpu", 1<<53), upTo(store.Unbounded)...),
+		"more than Lua holds": on("c", "w1", 0, res("cpu", 1<<53), upTo(math.MaxInt64)...),
 	} {
 		if _, err := s.Commit(ctx, p); !errors.Is(err, stream.ErrInvalid) {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}
-	must(t, second(s.Commit(ctx, on("c", "w1", 0, res("cpu", 1<<53-1), upTo(store.Unbounded)...))))
+	must(t, second(s.Commit(ctx, on("c", "w1", 0, res("cpu", 1<<53-1), upTo(math.MaxInt64)...))))
 	holds(t, s, "w1", map[string]int64{"cpu/c": 1<<53 - 1})
 }
 
@@ -186,4 +187,11 @@ func TestMoveDevice(t *testing.T) {
 	wantErr(t, s.MoveDevice(ctx, "a", e, "cpu", res("cpu", 1), upTo(50)), stream.ErrConflict)
 	wantErr(t, s.RecordDevice(ctx, "a", e, "cpu", res("cpu", 1), upTo(50)), stream.ErrConflict)
 	wantErr(t, s.Reprice(ctx, "a", e, res(gpu1, 1)), stream.ErrConflict)
+}
+
+func total(m map[string]store.Held) (sum int64) {
+	for _, h := range m {
+		sum += h.Amount
+	}
+	return sum
 }

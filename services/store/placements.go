@@ -20,7 +20,9 @@ type Proposal struct {
 	// Placement says in Reserved what to reserve at its worker, the Device's own
 	// resource first.
 	Placement stream.Placement
-	// Limits bound the resources of Placement.Reserved, one for each, in its order.
+	// Limits bound the resources of Placement.Reserved, one for each, in its order; a
+	// limit of 2^53 or more bounds nothing. Used should not hold what the stream's
+	// own former placement is measured to use.
 	Limits []capacity.Limit
 	// ExpectEpoch is the epoch of the placement that the proposer read, in any
 	// state; 0 when there was none.

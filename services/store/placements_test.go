@@ -2,14 +2,9 @@ package store_test
 
 import (
 	"errors"
-	"fmt"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
-
-	"pgregory.net/rapid"
 
 	"github.com/dionysia-dev/dionysia/services/capacity"
 	"github.com/dionysia-dev/dionysia/services/store"
@@ -137,152 +132,6 @@ func TestCommitInPlace(t *testing.T) {
 	if l, _ := s.Ledger(t.Context(), "w1"); l["cpu"]["demo"].Amount != 90 {
 		t.Fatalf("ledger %v", l)
 	}
-}
-
-// Many goroutines commit, change, release and re-place the same streams on the
-// same devices. At every moment no device's reservations are above its limit;
-// a stream has one placement; what is reserved is what is placed; epochs rise.
-func TestConcurrentCommits(t *testing.T) {
-	s, _, _ := open(t)
-	rounds := 0
-	rapid.Check(t, func(rt *rapid.T) {
-		rounds++
-		tag := fmt.Sprintf("r%d", rounds)
-		const limit = 100
-		streams, workers := rapid.IntRange(1, 6).Draw(rt, "streams"), rapid.IntRange(1, 3).Draw(rt, "workers")
-		type step struct{ stream, worker, kind, price int }
-		plans := rapid.SliceOfN(rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) step {
-			return step{rapid.IntRange(0, streams-1).Draw(rt, "stream"), rapid.IntRange(0, workers-1).Draw(rt, "worker"),
-				rapid.IntRange(0, 5).Draw(rt, "kind"), rapid.IntRange(1, 60).Draw(rt, "price")}
-		}), 1, 12), 2, 8).Draw(rt, "plans")
-
-		ctx := t.Context()
-		worker := func(i int) string { return fmt.Sprintf("%s-w%d", tag, i) }
-		var highest [6]atomic.Uint64
-		var wg, watch sync.WaitGroup
-		stop := make(chan struct{})
-		fail := make(chan error, 100)
-		report := func(format string, args ...any) {
-			select {
-			case fail <- fmt.Errorf(format, args...):
-			default:
-			}
-		}
-		watch.Go(func() {
-			for {
-				for i := range workers {
-					l, err := s.Ledger(ctx, worker(i))
-					if err != nil {
-						report("reading a ledger: %w", err)
-					}
-					if sum := total(l["cpu"]); sum > limit {
-						report("%d of %d reserved: %v", sum, limit, l)
-					}
-				}
-				select {
-				case <-stop:
-					return
-				default:
-				}
-			}
-		})
-		for _, plan := range plans {
-			wg.Go(func() {
-				for _, st := range plan {
-					id := fmt.Sprintf("%s-s%d", tag, st.stream)
-					p, err := s.Placement(ctx, id)
-					if err != nil && !errors.Is(err, stream.ErrNotFound) {
-						report("reading a placement: %w", err)
-					}
-					switch st.kind {
-					case 0, 1, 2:
-						e, err := s.Commit(ctx, proposal(id, worker(st.worker), int64(st.price), limit, p.Epoch))
-						if err == nil {
-							for old := highest[st.stream].Load(); ; old = highest[st.stream].Load() {
-								if e == old {
-									report("epoch %d of %s was given twice", e, id)
-								}
-								if e <= p.Epoch {
-									report("epoch %d of %s after %d", e, id, p.Epoch)
-								}
-								if e < old || highest[st.stream].CompareAndSwap(old, e) {
-									break
-								}
-							}
-						} else if !errors.Is(err, stream.ErrConflict) && !errors.Is(err, stream.ErrNoRoom) {
-							report("committing: %w", err)
-						}
-					case 3:
-						_ = s.Reprice(ctx, id, p.Epoch, cpu(int64(st.price)))
-					case 4:
-						_ = s.SetEnding(ctx, id, p.Epoch)
-					case 5:
-						if p.Epoch > 0 {
-							if err := s.Release(ctx, id, p.Epoch); err != nil {
-								report("releasing: %w", err)
-							}
-						}
-					}
-				}
-			})
-		}
-		wg.Wait()
-		close(stop)
-		watch.Wait()
-		select {
-		case err := <-fail:
-			rt.Fatal(err)
-		default:
-		}
-
-		// At rest: reserved is exactly what is placed, each stream once.
-		placed := map[string]int64{}
-		for i := range streams {
-			id := fmt.Sprintf("%s-s%d", tag, i)
-			p, err := s.Placement(ctx, id)
-			if errors.Is(err, stream.ErrNotFound) {
-				continue
-			}
-			if err != nil {
-				rt.Fatal(err)
-			}
-			if p.Epoch != highest[i].Load() {
-				rt.Fatalf("the placement of %s is of epoch %d, the highest given is %d", id, p.Epoch, highest[i].Load())
-			}
-			if p.State != stream.PlacementEnded {
-				placed[p.Worker+"/"+id] = p.Price
-			}
-		}
-		for i := range workers {
-			l, err := s.Ledger(ctx, worker(i))
-			if err != nil {
-				rt.Fatal(err)
-			}
-			list, err := s.Placements(ctx, worker(i))
-			if err != nil {
-				rt.Fatal(err)
-			}
-			if len(list) != len(l["cpu"]) {
-				rt.Fatalf("%s has %d placements and the ledger %v", worker(i), len(list), l)
-			}
-			for id, h := range l["cpu"] {
-				if placed[worker(i)+"/"+id] != h.Amount {
-					rt.Fatalf("%d reserved for %s on %s, placed are %v", h.Amount, id, worker(i), placed)
-				}
-				delete(placed, worker(i)+"/"+id)
-			}
-		}
-		if len(placed) != 0 {
-			rt.Fatalf("placed and not reserved: %v", placed)
-		}
-	})
-}
-
-func total(m map[string]store.Held) (sum int64) {
-	for _, h := range m {
-		sum += h.Amount
-	}
-	return sum
 }
 
 // A commit that was acknowledged survives kill -9 of the server, with its

@@ -175,15 +175,21 @@ func (s *Store) Generation(ctx context.Context) (string, error) {
 	if err := s.state.SetNX(ctx, keyGeneration, id, 0).Err(); err != nil {
 		return "", fmt.Errorf("reading the generation: %w", err)
 	}
-	id, err := s.state.Get(ctx, keyGeneration).Result()
-	if err != nil {
-		return "", fmt.Errorf("reading the generation: %w", err)
+	var generation func() string
+	if _, err := s.state.Pipelined(ctx, func(p redis.Pipeliner) error {
+		generation = pipeGeneration(ctx, p)
+		return nil
+	}); err != nil {
+		return "", fmt.Errorf("reading the generation and the server's run id: %w", err)
 	}
-	info, err := s.state.InfoMap(ctx, "server").Result()
-	if err != nil {
-		return "", fmt.Errorf("reading the server's run id: %w", err)
-	}
-	return id + "@" + info["Server"]["run_id"], nil
+	return generation(), nil
+}
+
+// pipeGeneration reads the generation in a pipeline; what it returns tells it
+// afterwards.
+func pipeGeneration(ctx context.Context, p redis.Pipeliner) func() string {
+	id, info := p.Get(ctx, keyGeneration), p.InfoMap(ctx, "server")
+	return func() string { return id.Val() + "@" + info.Val()["Server"]["run_id"] }
 }
 
 // missing turns Redis' nil into stream.ErrNotFound.

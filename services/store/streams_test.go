@@ -14,7 +14,9 @@ import (
 func TestStreams(t *testing.T) {
 	s, _, _ := open(t)
 	ctx := t.Context()
-	must(t, s.CreateStream(ctx, demo("demo"), "hash1"))
+	first := demo("demo")
+	first.Priority, first.Require, first.Prefer, first.Degrade = 70, []stream.Rule{"device=gpu"}, []stream.Rule{"class=a", "datacenter!=ams1"}, true
+	must(t, s.CreateStream(ctx, first, "hash1"))
 	wantErr(t, s.CreateStream(ctx, demo("demo"), "hash2"), stream.ErrExists)
 	if h, err := s.StreamKeyHash(ctx, "demo"); err != nil || h != "hash1" {
 		t.Fatalf("key hash %q, %v", h, err)
@@ -24,8 +26,12 @@ func TestStreams(t *testing.T) {
 	if got.Version != 1 || got.Name != "Test" || got.CreatedAt.IsZero() || !got.UpdatedAt.Equal(got.CreatedAt) {
 		t.Fatalf("got %+v", got)
 	}
+	first.Version, first.CreatedAt, first.UpdatedAt = 1, got.CreatedAt, got.UpdatedAt
+	if !reflect.DeepEqual(got, first) {
+		t.Fatalf("read %+v, wrote %+v", got, first)
+	}
 	edit := got
-	edit.Name = "Other"
+	edit.Name, edit.Priority, edit.Require, edit.Prefer, edit.Degrade = "Other", 0, nil, []stream.Rule{"device=cpu"}, false
 	edit, err = s.UpdateStream(ctx, edit)
 	must(t, err)
 	if edit.Version != 2 {

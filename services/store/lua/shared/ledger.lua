@@ -23,9 +23,10 @@ end
 local function hold(worker, resource, stream, amount, ms)
   local key = ledger_key(worker, resource)
   if amount > 0 then
-    redis.call('HSET', key, stream, string.format('%.0f %.0f', amount, ms))
-    redis.call('SADD', PREFIX .. 'ledger-resources:' .. worker, resource)
-    redis.call('SADD', PREFIX .. 'ledger-workers', worker)
+    if redis.call('HSET', key, stream, string.format('%.0f %.0f', amount, ms)) == 1 then
+      redis.call('SADD', PREFIX .. 'ledger-resources:' .. worker, resource)
+      redis.call('SADD', PREFIX .. 'ledger-workers', worker)
+    end
   elseif redis.call('HDEL', key, stream) == 0 then
     return
   end

@@ -18,7 +18,7 @@ import (
 // Ledgers is a view of all workers' ledgers. Refresh brings it up to date at the
 // cost of what has changed: it reads the feed, and everything only at first, or
 // when the feed does not reach back to where it had read to. It is safe for
-// concurrent use.
+// concurrent use; who reads it waits for a Refresh under way.
 //
 // Each change in the feed says what is held then, not by how much more or less;
 // reading one twice does no harm, and an older one is put right by the next.

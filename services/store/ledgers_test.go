@@ -164,8 +164,11 @@ func TestLedgersAge(t *testing.T) {
 		return err
 	}
 	wantErr(t, try(31), stream.ErrNoRoom)
+	must(t, try(30))
+	must(t, s.Release(ctx, "c", 1))
+	must(t, s.DeletePlacement(ctx, "c", 1))
 	must(t, s.Reprice(ctx, "a", e, res("cpu", 25)))
-	refresh(t, l, 1)
+	refresh(t, l, 3)
 	if got := l.Load("w1", nil)["cpu"]; got != (placement.Load{Reserved: 35, Young: 10, Streams: 2}) {
 		t.Fatalf("after lowering: %+v", got)
 	}

@@ -15,7 +15,7 @@ import (
 // placement in the same script.
 func (s *Store) RepairLedger(ctx context.Context, worker string) (changed []string, err error) {
 	out, err := s.run(ctx, s.state, "ledger_repair",
-		[]string{key("ledger-resources", worker), preWorkerStreams + worker, keyActive, keyLedgerWorkers}, worker, prefix+"placement:")
+		[]string{key("ledger-resources", worker), preWorkerStreams + worker, keyActive, keyLedgerWorkers}, worker)
 	if err != nil {
 		return nil, fmt.Errorf("repairing the ledgers of worker %s: %w", worker, err)
 	}

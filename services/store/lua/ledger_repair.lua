@@ -5,7 +5,7 @@
 -- changes to its log as one transaction: none is ever half done here. Whatever
 -- differs is a leak and not work under way.
 -- KEYS: 1 ledger-resources:<worker>  2 worker-streams:<worker>  3 active  4 ledger-workers
--- ARGV: 1 worker  2 prefix of placement:<stream>
+-- ARGV: 1 worker
 -- Returns: {"OK", then of each change: resource, stream, amount held before (-1: unreadable), amount held now}
 local worker, out, seen = ARGV[1], {'OK'}, {}
 local ms = math.floor(now_us() / 1000)
@@ -14,7 +14,7 @@ local ms = math.floor(now_us() / 1000)
 local function placed(id)
   if not seen[id] then
     seen[id] = {}
-    local p = redis.call('HMGET', ARGV[2] .. id, 'state', 'worker', 'reserved')
+    local p = redis.call('HMGET', PREFIX .. 'placement:' .. id, 'state', 'worker', 'reserved')
     if p[2] == worker and p[1] ~= 'ended' then
       for _, r in ipairs(cjson.decode(p[3])) do seen[id][r.resource] = r.amount end
     end

@@ -1,0 +1,52 @@
+package device
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/dionysia-dev/dionysia/services/capacity"
+)
+
+// collector makes the metrics of what is known when they are asked for. What is
+// unknown is not there.
+type collector struct{ m *Manager }
+
+func metric(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("dionysia_worker_device_"+name, help, append([]string{"device"}, labels...), nil)
+}
+
+// gauges are the metrics of a device, each with where its value is.
+var gauges = []struct {
+	desc  *prometheus.Desc
+	value func(capacity.Device) *float64
+}{
+	{metric("capacity_pixels_per_second", "Budget of the device."), func(d capacity.Device) *float64 { return number(d.Capacity) }},
+	{metric("used_pixels_per_second", "Measured use of the budget by GPAC."), func(d capacity.Device) *float64 { return number(d.Used) }},
+	{metric("other_pixels_per_second", "What other processes take of the budget."), func(d capacity.Device) *float64 { return number(d.Other) }},
+	{metric("load_ratio", "Busy share of all cores, of whatever process."), func(d capacity.Device) *float64 { return d.Load }},
+}
+
+func number[T int | int64 | float64](p *T) *float64 {
+	if p == nil {
+		return nil
+	}
+	v := float64(*p)
+	return &v
+}
+
+func (c collector) Describe(out chan<- *prometheus.Desc) {
+	for _, g := range gauges {
+		out <- g.desc
+	}
+}
+
+func (c collector) Collect(out chan<- prometheus.Metric) {
+	var r capacity.Report
+	c.m.Fill(&r)
+	for _, d := range r.Devices {
+		for _, g := range gauges {
+			if v := g.value(d); v != nil {
+				out <- prometheus.MustNewConstMetric(g.desc, prometheus.GaugeValue, *v, d.ID)
+			}
+		}
+	}
+}

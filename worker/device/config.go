@@ -70,3 +70,5 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	return c, nil
 }
+
+func (c Config) cache() cache { return cache{c.CacheDir, c.Logger} }

@@ -2,8 +2,6 @@ package device
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"math"
 	"sync"
 	"time"
@@ -122,7 +120,7 @@ func (p *processor) calibrate(ctx context.Context) {
 		return
 	}
 	for ctx.Err() == nil {
-		px, cached, err := Calibrate(ctx, p.cfg.GPAC, p.cfg.GPACVersion.String(), p.cfg.CacheDir, p.cpu)
+		px, cached, err := calibrateCPU(ctx, p.cfg.Run, p.cfg.cache(), p.cfg.GPACVersion.String(), p.cpu)
 		if px > 0 {
 			from := sourceCalibrated
 			if cached {
@@ -173,10 +171,3 @@ func (a *average) add(v float64, interval time.Duration) {
 }
 
 func (a *average) value() (float64, bool) { return a.v, a.seen }
-
-// runDirectly runs GPAC as this process's user.
-func runDirectly(program string) Runner {
-	return func(ctx context.Context, dir string, cmd gpac.Command) ([]byte, time.Duration, error) {
-		return nil, 0, fmt.Errorf("running %s: %w", program, errors.ErrUnsupported)
-	}
-}

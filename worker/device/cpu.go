@@ -23,8 +23,9 @@ const (
 
 // processor is the host's CPU as a device.
 type processor struct {
-	cfg Config
-	cpu CPU
+	cfg     Config
+	cpu     CPU
+	lessons lessons
 
 	mu     sync.Mutex
 	px     int64 // budget, 0 until it is known
@@ -52,15 +53,14 @@ func (p *processor) device() capacity.Device {
 	if p.cfg.GPACVersion == (gpac.Version{}) {
 		d.Usable, d.Reason, d.Codecs = false, noGPAC, []string{}
 	}
-	if p.px == 0 {
-		return d
+	if px := p.px; px > 0 {
+		d.Capacity = &px
+		if share, ok := p.other.value(); ok && p.pxFrom != sourceConfigured {
+			other := int64(min(share, otherMost) * float64(px))
+			d.Other = &other
+		}
 	}
-	px := p.px
-	d.Capacity = &px
-	if share, ok := p.other.value(); ok && p.pxFrom != sourceConfigured {
-		other := int64(min(share, otherMost) * float64(px))
-		d.Other = &other
-	}
+	p.lessons.apply(&d, p.cfg.Now())
 	return d
 }
 

@@ -37,13 +37,18 @@ func runDirectly(program string) Runner {
 	}
 }
 
-// errEncode is wrapped where GPAC ran and made no right output; its text is
-// GPAC's own.
-var errEncode = errors.New("the test encode failed")
+// encodeError is of an encode that GPAC ran and that made no right output.
+type encodeError struct {
+	words string // GPAC's own, and what was wrong with the output
+	err   error
+}
+
+func (e *encodeError) Error() string { return "the test encode failed: " + e.words }
+func (e *encodeError) Unwrap() error { return e.err }
 
 // encode runs a test encode and checks what it made: all frames, of the codec.
-// It returns the CPU time and the time that GPAC took. The error wraps errEncode
-// when it is the encoder's doing.
+// It returns the CPU time and the time that GPAC took. The error is an
+// *encodeError when it is the encoder's doing.
 func encode(ctx context.Context, run Runner, t gpac.TestEncode) (cpu, wall time.Duration, err error) {
 	cmd, err := t.Command()
 	if err != nil {
@@ -62,15 +67,15 @@ func encode(ctx context.Context, run Runner, t gpac.TestEncode) (cpu, wall time.
 	var exit *exec.ExitError
 	switch {
 	case ctx.Err() != nil:
-		return cpu, wall, fmt.Errorf("%w: %w after %s: %s", errEncode, ctx.Err(), wall.Round(time.Second), ownWords(out))
+		return cpu, wall, &encodeError{fmt.Sprintf("%s after %s", ownWords(out), wall.Round(time.Second)), ctx.Err()}
 	case errors.As(err, &exit):
-		return cpu, wall, fmt.Errorf("%w: %s (%s)", errEncode, ownWords(out), exit.ProcessState)
+		return cpu, wall, &encodeError{ownWords(out), err}
 	case err != nil:
 		return cpu, wall, fmt.Errorf("running GPAC: %w", err)
 	}
 	for i := range t.Sessions {
 		if err := checkOutput(filepath.Join(dir, gpac.TestOutput(i)), t.Codec, t.Frames); err != nil {
-			return cpu, wall, fmt.Errorf("%w: %w: %s", errEncode, err, ownWords(out))
+			return cpu, wall, &encodeError{fmt.Sprintf("%s (%s)", ownWords(out), err), err}
 		}
 	}
 	return cpu, wall, nil
@@ -116,11 +121,8 @@ func ownWords(out []byte) string {
 			break
 		}
 	}
-	switch {
-	case words == "":
+	if words == "" {
 		return "GPAC printed nothing"
-	case len(words) > 160:
-		return strings.ToValidUTF8(words[:160], "") + "…"
 	}
-	return words
+	return shorten(words)
 }

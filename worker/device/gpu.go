@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,7 +35,7 @@ type gpu struct {
 	proveAt time.Time
 	// all says that codecs whose proof counts are tested too.
 	all    bool
-	failed int // self-tests in a row
+	failed int // self-tests in a row that no codec passed
 	// measured: the speed is of this process, not from the cache.
 	measured bool
 }
@@ -119,8 +120,11 @@ func (g *gpu) reason() string {
 	case len(g.untested()) > 0:
 		return "its encoders have not been proven yet"
 	default:
-		codec := claimed[0]
-		return fmt.Sprintf("GPAC can't encode with %s_nvenc: %s", codec, g.tested[codec].Detail)
+		codec, detail := claimed[0], g.tested[claimed[0]].Detail
+		if strings.Contains(detail, "No codecid specified") { // so 1.0.1 says that its libavcodec lacks it
+			return fmt.Sprintf("GPAC has no %s_nvenc: %s", codec, detail)
+		}
+		return fmt.Sprintf("GPAC can't encode with %s_nvenc: %s", codec, detail)
 	}
 }
 

@@ -10,8 +10,8 @@ import (
 // unknown is not there.
 type collector struct{ m *Manager }
 
-func metric(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc("dionysia_worker_device_"+name, help, append([]string{"device"}, labels...), nil)
+func metric(name, help string) *prometheus.Desc {
+	return prometheus.NewDesc("dionysia_worker_device_"+name, help, []string{"device"}, nil)
 }
 
 // gauges are the metrics of a device, each with where its value is.
@@ -23,6 +23,39 @@ var gauges = []struct {
 	{metric("used_pixels_per_second", "Measured use of the budget by GPAC."), func(d capacity.Device) *float64 { return number(d.Used) }},
 	{metric("other_pixels_per_second", "What other processes take of the budget."), func(d capacity.Device) *float64 { return number(d.Other) }},
 	{metric("load_ratio", "Busy share of all cores, of whatever process."), func(d capacity.Device) *float64 { return d.Load }},
+	{metric("usable", "1 when runs may be placed on the device."), func(d capacity.Device) *float64 { return yes(d.Usable) }},
+	{metric("memory_bytes", "Memory of the GPU."), gpuGauge(func(g *capacity.GPUState) *float64 { return number(g.MemoryTotal) })},
+	{metric("memory_used_bytes", "Memory of the GPU in use by all processes."), gpuGauge(func(g *capacity.GPUState) *float64 { return number(g.MemoryUsed) })},
+	{metric("encoder_utilization_ratio", "Busy share of the GPU's NVENC engines."), gpuGauge(func(g *capacity.GPUState) *float64 { return percent(g.EncoderUtilization) })},
+	{metric("decoder_utilization_ratio", "Busy share of the GPU's NVDEC engines."), gpuGauge(func(g *capacity.GPUState) *float64 { return percent(g.DecoderUtilization) })},
+	{metric("encoder_sessions", "Encoder sessions on the GPU, of all processes."), gpuGauge(func(g *capacity.GPUState) *float64 { return number(g.SessionCount) })},
+	{metric("temperature_celsius", "Temperature of the GPU."), gpuGauge(func(g *capacity.GPUState) *float64 { return number(g.Temperature) })},
+	{metric("power_watts", "Power that the GPU draws."), gpuGauge(func(g *capacity.GPUState) *float64 { return number(g.Power) })},
+}
+
+func gpuGauge(value func(*capacity.GPUState) *float64) func(capacity.Device) *float64 {
+	return func(d capacity.Device) *float64 {
+		if d.GPU == nil {
+			return nil
+		}
+		return value(d.GPU)
+	}
+}
+
+func yes(b bool) *float64 {
+	v := 0.0
+	if b {
+		v = 1
+	}
+	return &v
+}
+
+func percent(p *int) *float64 {
+	if p == nil {
+		return nil
+	}
+	v := float64(*p) / 100
+	return &v
 }
 
 func number[T int | int64 | float64](p *T) *float64 {

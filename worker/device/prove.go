@@ -13,7 +13,7 @@ import (
 // The self-test: one second of a small picture.
 const testWidth, testHeight, testFrames = 640, 360, 30
 
-// The backoff between self-tests that fail.
+// The backoff between self-tests of a device that passes none.
 const (
 	proveAgain     = time.Minute
 	proveAgainMost = 30 * time.Minute
@@ -96,15 +96,16 @@ func (g *gpu) proved(of key, outcome map[string]proof) bool {
 	if g.kept.SelfTest == nil {
 		g.kept.SelfTest = map[string]proof{}
 	}
-	ok := true
 	for codec, p := range outcome {
 		g.tested[codec], g.kept.SelfTest[codec] = p, p
-		ok = ok && p.OK
 	}
 	g.all, g.proveAt = false, time.Time{}
-	if ok {
+	switch proven := len(g.proven()); {
+	case proven == len(g.claimed()):
 		g.failed = 0
-	} else {
+	case proven > 0: // the device is of use without the rest
+		g.failed, g.proveAt = 0, g.cfg.Now().Add(proveAgainMost)
+	default:
 		g.proveAt = g.cfg.Now().Add(min(proveAgain<<min(g.failed, 16), proveAgainMost))
 		g.failed++
 	}
@@ -134,12 +135,12 @@ func (g *gpu) recheck(at time.Time, doubt bool) {
 // start of GPAC and CUDA away, with several sessions for each engine, so that none
 // waits for the CPU.
 const (
-	engineWidth, engineHeight      = 1280, 720
-	engineFramesFew                = 8
-	engineFrames                   = 120 // more; with them the picture takes 177 MB
-	engineSessions                 = 4   // for each engine
-	engineSessionsMost             = 16
-	enginePlausible        float64 = 2 // times the table's speed at most
+	engineWidth, engineHeight         = 1280, 720
+	engineFramesFew                   = 8
+	engineFrames                      = 120 // more; with them the picture takes 177 MB
+	engineSessions                    = 4   // for each engine
+	engineSessionsMost                = 16
+	enginePlausible           float64 = 2 // times the table's speed at most
 )
 
 // calibrate measures what one engine encodes in px/s, and keeps it.

@@ -29,11 +29,11 @@ type sighting struct {
 
 // watcher follows the driver and its cards.
 //
-//	        ┌────────────── backoff ◀─────────────┐
-//	        ▼                                     │ no library, no driver, …
-//	      open ── ok ──▶ one poller for each card ┤ count failed or changed
-//	        ▲                                     │ a card is missing: after a backoff
-//	        └──── close ◀── pollers have ended ◀──┘
+//	  ┌────────────── backoff ◀─────────────┐
+//	  ▼                                     │ no library, no driver, …
+//	open ── ok ──▶ one poller for each card ┤ count failed or changed
+//	  ▲                                     │ a card is missing: after a backoff
+//	  └──── close ◀── pollers have ended ◀──┘
 //
 // NVML sees a card again only after it was shut down and initialised. Any call may
 // hang: then its goroutine waits, the others go on, and what it would have told
@@ -50,7 +50,7 @@ func (w *watcher) run(ctx context.Context) {
 	known := map[string]string{} // names of all cards ever seen, by id
 	last, wait := "", openAgain
 	for ctx.Err() == nil {
-		complete, err := w.session(ctx, known, wait, func() { last = w.say("ok", last) })
+		healthy, err := w.session(ctx, known, wait, func() { last = w.say("ok", last) })
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -63,7 +63,7 @@ func (w *watcher) run(ctx context.Context) {
 				return
 			}
 		}
-		if wait = min(2*wait, openAgainMost); complete {
+		if wait = min(2*wait, openAgainMost); healthy {
 			wait = openAgain
 		}
 	}
@@ -80,8 +80,9 @@ func (w *watcher) say(status, last string) string {
 
 // session opens the driver and follows its cards, until something calls for doing
 // that again: at once with an error, and after patience while a card is missing.
-// It says whether all known cards were there.
-func (w *watcher) session(ctx context.Context, known map[string]string, patience time.Duration, opened func()) (complete bool, err error) {
+// It was healthy when all known cards were there for as long as patience, or one
+// came.
+func (w *watcher) session(ctx context.Context, known map[string]string, patience time.Duration, opened func()) (healthy bool, err error) {
 	version, err := w.driver.open()
 	if err != nil {
 		return false, err
@@ -117,17 +118,20 @@ func (w *watcher) session(ctx context.Context, known map[string]string, patience
 }
 
 // follow returns when the driver is to be opened again.
-func (w *watcher) follow(ctx context.Context, n int, lost *failures, patience time.Duration) (complete bool, err error) {
-	start := time.Now()
+func (w *watcher) follow(ctx context.Context, n int, lost *failures, patience time.Duration) (healthy bool, err error) {
+	start, whole := time.Now(), time.Duration(0)
 	for pause(ctx, pollEvery) {
 		now, err := w.driver.count()
+		if !lost.any() {
+			whole = time.Since(start)
+		}
 		switch {
 		case err != nil:
 			return false, err
 		case now != n:
 			return true, nil
 		case lost.any() && time.Since(start) >= patience:
-			return false, nil
+			return whole >= patience, nil
 		}
 	}
 	return true, nil

@@ -168,20 +168,24 @@ func (g *goNVML) state(d nvml.Device, index int, name string) (capacity.GPUState
 	q.ask("nvmlDeviceGetMigMode", func() nvml.Return {
 		current, _, r := d.GetMigMode()
 		on := current == nvml.DEVICE_MIG_ENABLE
-		return set(r, &s.MIG, on)
+		set(r, &s.MIG, on)
+		return r
 	})
 	q.ask("nvmlDeviceGetMemoryInfo", func() nvml.Return {
 		m, r := d.GetMemoryInfo()
 		set(r, &s.MemoryTotal, int64(m.Total))
-		return set(r, &s.MemoryUsed, int64(m.Used))
+		set(r, &s.MemoryUsed, int64(m.Used))
+		return r
 	})
 	q.ask("nvmlDeviceGetPowerUsage", func() nvml.Return {
 		mw, r := d.GetPowerUsage()
-		return set(r, &s.Power, float64(mw)/1000)
+		set(r, &s.Power, float64(mw)/1000)
+		return r
 	})
 	q.ask("nvmlDeviceGetTemperature", func() nvml.Return {
 		t, r := d.GetTemperature(nvml.TEMPERATURE_GPU)
-		return set(r, &s.Temperature, int(t))
+		set(r, &s.Temperature, int(t))
+		return r
 	})
 	g.clocks(&q, d, &s)
 	g.encoders(&q, d, &s)
@@ -205,11 +209,13 @@ func (g *goNVML) clocks(q *query, d nvml.Device, s *capacity.GPUState) {
 func (g *goNVML) encoders(q *query, d nvml.Device, s *capacity.GPUState) {
 	q.ask("nvmlDeviceGetEncoderUtilization", func() nvml.Return {
 		pct, _, r := d.GetEncoderUtilization()
-		return set(r, &s.EncoderUtilization, int(pct))
+		set(r, &s.EncoderUtilization, int(pct))
+		return r
 	})
 	q.ask("nvmlDeviceGetDecoderUtilization", func() nvml.Return {
 		pct, _, r := d.GetDecoderUtilization()
-		return set(r, &s.DecoderUtilization, int(pct))
+		set(r, &s.DecoderUtilization, int(pct))
+		return r
 	})
 	for i, codec := range codecs {
 		q.ask("nvmlDeviceGetEncoderCapacity", func() nvml.Return {
@@ -230,7 +236,8 @@ func (g *goNVML) encoders(q *query, d nvml.Device, s *capacity.GPUState) {
 		n, fps, us, r := d.GetEncoderStats()
 		set(r, &s.SessionCount, n)
 		set(r, &s.AverageFPS, int(fps))
-		return set(r, &s.AverageLatency, int(us))
+		set(r, &s.AverageLatency, int(us))
+		return r
 	})
 	q.ask("nvmlDeviceGetEncoderSessions", func() nvml.Return {
 		list, r := d.GetEncoderSessions()
@@ -272,11 +279,10 @@ func (q *query) askAny(names []string, call func() nvml.Return) {
 }
 
 // set makes a field known when the query succeeded.
-func set[T any](r nvml.Return, field **T, v T) nvml.Return {
+func set[T any](r nvml.Return, field **T, v T) {
 	if r == nvml.SUCCESS {
 		*field = &v
 	}
-	return r
 }
 
 func text(b []int8) string {

@@ -67,7 +67,13 @@ func (r Report) Limit(resource string) (Limit, bool) {
 		if d.GPU == nil || d.GPU.MemoryTotal == nil {
 			return Limit{}, false
 		}
-		return Limit{Limit: int64(float64(*d.GPU.MemoryTotal) * MemoryHeadroom), Used: d.GPU.MemoryUsed}, true
+		l := Limit{Limit: int64(float64(*d.GPU.MemoryTotal) * MemoryHeadroom), Used: d.GPU.MemoryUsed}
+		for _, e := range d.Learned {
+			if e.Limit == "memory" {
+				l.Limit = min(l.Limit, e.Value)
+			}
+		}
+		return l, true
 	case d.Capacity == nil:
 		return Limit{}, false
 	}

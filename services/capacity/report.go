@@ -77,7 +77,8 @@ type Device struct {
 	// px/s, smoothed; nil when unknown. The budget is Capacity less Other.
 	Other *int64 `json:"other_px_s,omitempty"`
 	// Learned lists the limits that failures have taught, until they are
-	// forgotten. They are already applied to Usable, Capacity and the rest.
+	// forgotten. They are already applied to Usable, Capacity and the rest; that of
+	// memory is applied by Report.Limit.
 	Learned []Learned `json:"learned,omitempty"`
 	// Cores and Load are the CPU's: logical cores, and the share of all cores'
 	// time that is busy, 0 to 1.

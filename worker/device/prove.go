@@ -1,0 +1,181 @@
+package device
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/dionysia-dev/dionysia/worker/gpac"
+)
+
+// The self-test: one second of a small picture.
+const testWidth, testHeight, testFrames = 640, 360, 30
+
+// The backoff between self-tests of a device that passes none.
+const (
+	proveAgain     = time.Minute
+	proveAgainMost = 30 * time.Minute
+)
+
+// prove tests the encoders that are due, one after the other, for as long as ctx
+// lasts.
+func (m *Manager) prove(ctx context.Context) {
+	for pause(ctx, pollEvery) {
+		for _, g := range m.cards() {
+			if due := g.due(); len(due) > 0 {
+				g.prove(ctx, due)
+			}
+		}
+	}
+}
+
+// due returns the codecs that are to be tested now.
+func (g *gpu) due() []string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.gone != nil || g.proveAt.IsZero() || g.cfg.Now().Before(g.proveAt) || g.cfg.GPACVersion == (gpac.Version{}) {
+		return nil
+	}
+	if g.all {
+		return g.claimed()
+	}
+	return slices.DeleteFunc(slices.Clone(g.claimed()), func(c string) bool { return g.tested[c].OK })
+}
+
+// prove tests codecs with an encode each. Where the table has no speed for the
+// card, it is measured then.
+func (g *gpu) prove(ctx context.Context, codecs []string) {
+	g.mu.Lock()
+	of := g.kept.key
+	g.mu.Unlock()
+	outcome := map[string]proof{}
+	for _, codec := range codecs {
+		_, _, err := encode(ctx, g.cfg.Run, gpac.TestEncode{Codec: codec, GPU: g.id, Width: testWidth, Height: testHeight, Frames: testFrames, Sessions: 1})
+		if ctx.Err() != nil {
+			return
+		}
+		p := proof{OK: err == nil, At: g.cfg.Now().UTC()}
+		if err != nil {
+			p.Detail = shorten(encodeWords(err))
+		}
+		outcome[codec] = p
+		g.cfg.Logger.Info("self-test of an encoder", "device", g.id, "codec", codec, "ok", p.OK, "detail", p.Detail)
+	}
+	if !g.proved(of, outcome) {
+		return
+	}
+	g.mu.Lock()
+	_, _, known := g.engine()
+	g.mu.Unlock()
+	if !known && outcome["h264"].OK {
+		if _, err := g.calibrate(ctx); err != nil && ctx.Err() == nil {
+			g.cfg.Logger.Warn("measuring the encoders of a card that the table does not have", "device", g.id, "error", err)
+		}
+	}
+}
+
+// encodeWords is GPAC's part of an error of encode's.
+func encodeWords(err error) string {
+	var e *encodeError
+	if errors.As(err, &e) {
+		return e.words
+	}
+	return err.Error()
+}
+
+// proved takes in what was tested, and is false when the card is not what it was
+// then.
+func (g *gpu) proved(of key, outcome map[string]proof) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.kept.key != of {
+		return false
+	}
+	if g.kept.SelfTest == nil {
+		g.kept.SelfTest = map[string]proof{}
+	}
+	for codec, p := range outcome {
+		g.tested[codec], g.kept.SelfTest[codec] = p, p
+	}
+	g.all, g.proveAt = false, time.Time{}
+	switch proven := len(g.proven()); {
+	case proven == len(g.claimed()):
+		g.failed = 0
+	case proven > 0: // the device is of use without the rest
+		g.failed, g.proveAt = 0, g.cfg.Now().Add(proveAgainMost)
+	default:
+		g.proveAt = g.cfg.Now().Add(min(proveAgain<<min(g.failed, 16), proveAgainMost))
+		g.failed++
+	}
+	g.save()
+	return true
+}
+
+// save keeps what is known; the caller holds mu.
+func (g *gpu) save() {
+	if err := g.cfg.cache().save(g.kept); err != nil {
+		g.cfg.Logger.Warn("devices", "error", err)
+	}
+}
+
+// recheck has all codecs tested again from a time on. With doubt none counts until
+// then.
+func (g *gpu) recheck(at time.Time, doubt bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.all, g.proveAt = true, at
+	if doubt {
+		g.tested = map[string]proof{}
+	}
+}
+
+// The calibration encodes so many pictures more than a short run, which takes the
+// start of GPAC and CUDA away, with several sessions for each engine, so that none
+// waits for the CPU.
+const (
+	engineWidth, engineHeight         = 1280, 720
+	engineFramesFew                   = 8
+	engineFrames                      = 120 // more; with them the picture takes 177 MB
+	engineSessions                    = 4   // for each engine
+	engineSessionsMost                = 16
+	enginePlausible           float64 = 2 // times the table's speed at most
+)
+
+// calibrate measures what one engine encodes in px/s, and keeps it.
+func (g *gpu) calibrate(ctx context.Context) (int64, error) {
+	g.mu.Lock()
+	of, n := g.kept.key, g.engines()
+	sessions := min(engineSessions*n, engineSessionsMost)
+	if g.state.SessionLimited != nil && *g.state.SessionLimited {
+		sessions = min(sessions, sessionCap(g.driver))
+	}
+	table, tabled := enginePxPerS(g.name, g.architecture())
+	g.mu.Unlock()
+	t := gpac.TestEncode{Codec: "h264", GPU: g.id, Width: engineWidth, Height: engineHeight, Frames: engineFramesFew, Sessions: sessions}
+	_, few, err := encode(ctx, g.cfg.Run, t)
+	if err != nil {
+		return 0, fmt.Errorf("measuring %s: %w", g.id, err)
+	}
+	t.Frames += engineFrames
+	_, many, err := encode(ctx, g.cfg.Run, t)
+	if err != nil {
+		return 0, fmt.Errorf("measuring %s: %w", g.id, err)
+	}
+	if many <= few {
+		return 0, fmt.Errorf("measuring %s: %d frames took %s and %d took %s", g.id, engineFramesFew, few, t.Frames, many)
+	}
+	px := int64(float64(engineWidth*engineHeight*engineFrames*sessions) / (many - few).Seconds() / float64(n))
+	if tabled && float64(px) > enginePlausible*float64(table) {
+		return 0, fmt.Errorf("measuring %s: %d px/s for an engine can't be; the table says %d", g.id, px, table)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.kept.key != of {
+		return 0, fmt.Errorf("measuring %s: its driver changed meanwhile", g.id)
+	}
+	g.kept.PxPerS, g.kept.MeasuredAt, g.measured = px, g.cfg.Now().UTC(), true
+	g.save()
+	return px, nil
+}

@@ -60,20 +60,32 @@ func (q *query) tier(h *host, r *row) int {
 	return 1
 }
 
-// better compares two scores: negative when a is the better one, 0 when only the
-// names can tell.
-func better(a, b Score, pack bool) int {
-	if a.Stay != b.Stay {
+// class compares two scores but for how full the devices are.
+func class(a, b Score) int {
+	switch {
+	case a.Stay != b.Stay:
 		if a.Stay {
 			return -1
 		}
 		return 1
+	case a.Prefer != b.Prefer:
+		return cmp.Compare(b.Prefer, a.Prefer)
+	case a.Tier != b.Tier:
+		return a.Tier - b.Tier
 	}
-	share := cmp.Compare(a.Share, b.Share)
+	return a.Spare - b.Spare
+}
+
+// better compares two scores: negative when a is the better one, 0 when only the
+// names can tell.
+func better(a, b Score, pack bool) int {
+	if c := class(a, b); c != 0 {
+		return c
+	}
 	if pack {
-		share = -share
+		return cmp.Compare(b.Share, a.Share)
 	}
-	return cmp.Or(cmp.Compare(b.Prefer, a.Prefer), cmp.Compare(a.Tier, b.Tier), cmp.Compare(a.Spare, b.Spare), share)
+	return cmp.Compare(a.Share, b.Share)
 }
 
 // found is a device that fits.
@@ -99,7 +111,8 @@ func (q *query) byName(a, b rowRef) int {
 	return strings.Compare(wa.Devices[a.device].ID, wb.Devices[b.device].ID)
 }
 
-// best is the best device that fits.
+// best is the best device that fits. A device that could not be better than what
+// was found, however empty it is, is not looked at.
 func (q *query) best() (found, bool) {
 	var best found
 	ok := false
@@ -109,11 +122,15 @@ func (q *query) best() (found, bool) {
 			continue
 		}
 		for di := range h.rows {
+			f := found{rowRef{hi, di}, q.score(hi, di, 0)}
+			if ok && class(f.score, best.score) > 0 {
+				continue
+			}
 			reason, share := q.judge(hi, di)
 			if reason != Fits {
 				continue
 			}
-			f := found{rowRef{hi, di}, q.score(hi, di, share)}
+			f.score.Share = share
 			if !ok || q.before(f, best) {
 				best, ok = f, true
 			}

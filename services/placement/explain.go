@@ -121,7 +121,7 @@ func (q *query) explain(ref rowRef) DeviceExplanation {
 		}
 		e.Resources = q.resources(ref)
 		for i, text := range q.r.Prefer {
-			if q.rules[h.labels][h.rows[ref.device].kind].prefer&(1<<(15-i)) != 0 {
+			if q.ruled(h, h.rows[ref.device].kind).prefer&(1<<(15-i)) != 0 {
 				e.Preferred = append(e.Preferred, text)
 			}
 		}

@@ -44,7 +44,7 @@ func (q *query) standing(hi, di int) Reason {
 		}
 	}
 	switch {
-	case !q.rules[h.labels][r.kind].require:
+	case !q.ruled(h, r.kind).require:
 		return Rule
 	case r.reason == Unusable:
 		return Unusable

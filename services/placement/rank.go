@@ -39,7 +39,7 @@ func (s Score) Preferred() int { return bits.OnesCount16(s.Prefer) }
 func (q *query) score(hi, di int, share float64) Score {
 	h := &q.v.hosts[hi]
 	r := &h.rows[di]
-	s := Score{Stay: hi == q.stay, Prefer: q.rules[h.labels][r.kind].prefer, Tier: q.tier(h, r), Share: share}
+	s := Score{Stay: hi == q.stay, Prefer: q.ruled(h, r.kind).prefer, Tier: q.tier(h, r), Share: share}
 	if q.s.Policy.Pack {
 		s.Spare = bits.OnesCount8(uint8(r.codecs &^ q.codecs))
 	}

@@ -98,8 +98,8 @@ type query struct {
 	profile stream.Profile
 	cost    [kinds]Cost
 	codecs  codecs
-	small   bool // see tier
-	rules   [][kinds]ruled
+	small   bool           // see tier
+	rules   [][kinds]ruled // by view.labels; nil without rules
 	avoid   []rowRef
 	stay    int // host, -1 for none
 	own     int // host whose rooms Own makes larger, -1 for none
@@ -125,10 +125,12 @@ func (s *Snapshot) query(r Request) (*query, error) {
 	v := s.compiled()
 	q := &query{r: r, s: s, v: v, stay: v.find(r.Stay), own: v.find(r.Own.Worker), victimsOn: -1}
 	q.price(r.Profile)
-	q.rules = make([][kinds]ruled, len(v.labels))
-	for i, labels := range v.labels {
+	if len(require)+len(prefer) > 0 {
+		q.rules = make([][kinds]ruled, len(v.labels))
+	}
+	for i := range q.rules {
 		for k := range kinds {
-			q.rules[i][k] = judgeRules(require, prefer, labels, k)
+			q.rules[i][k] = judgeRules(require, prefer, v.labels[i], k)
 		}
 	}
 	for _, name := range r.Avoid {
@@ -179,6 +181,14 @@ func judgeRules(require, prefer []rule, labels map[string]string, k kind) ruled 
 		}
 	}
 	return j
+}
+
+// ruled is what the rules say of a device.
+func (q *query) ruled(h *host, k kind) ruled {
+	if q.rules == nil {
+		return ruled{require: true}
+	}
+	return q.rules[h.labels][k]
 }
 
 func (v *view) find(worker string) int {

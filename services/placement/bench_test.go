@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/dionysia-dev/dionysia/services/capacity"
 	"github.com/dionysia-dev/dionysia/services/stream"
@@ -87,6 +88,7 @@ func BenchmarkRefuse(b *testing.B) {
 			b.ReportAllocs()
 			start := cpuTime(b)
 			for b.Loop() {
+				clear(s.view.refused)
 				if _, err := Decide(s, Request{Stream: "s", Profile: builtin("1080p"), Degrade: degrade}); err == nil {
 					b.Fatal("there is room")
 				}
@@ -94,6 +96,45 @@ func BenchmarkRefuse(b *testing.B) {
 			b.ReportMetric(float64(cpuTime(b)-start)/float64(b.N), "cpu-ns/op")
 		})
 	}
+}
+
+// The same again, as the next stream of a queue asks.
+func BenchmarkRefuseAgain(b *testing.B) {
+	s := benchFleet(10000)
+	r := Request{Stream: "s", Profile: builtin("1080p"), Require: []stream.Rule{"class=none"}}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Decide(s, r); err == nil {
+			b.Fatal("there is room")
+		}
+	}
+}
+
+// 100,000 placements on 10,000 devices, one of which has to go.
+func BenchmarkPreempt(b *testing.B) {
+	s := benchFleet(10000)
+	var placed []Placed
+	for i := range s.Workers {
+		w := &s.Workers[i]
+		for j := range w.Report.Devices {
+			d := &w.Report.Devices[j]
+			d.Used = nil
+			px := *d.Capacity / 10
+			for k := range 10 {
+				placed = append(placed, Placed{Request: Request{Stream: fmt.Sprintf("%d-%d-%d", i, j, k), Priority: 40 + (i+j+k)%20}, Worker: w.Report.Worker, Device: d.ID,
+					Age: time.Hour, Reserved: []stream.Reservation{{Resource: d.ID, Amount: px}}})
+			}
+			w.Ledger[d.ID] = Load{Reserved: px * 10, Streams: 10}
+		}
+	}
+	r := Request{Stream: "s", Priority: 50, Profile: builtin("1080p")}
+	for b.Loop() {
+		victims, _, ok := Preempt(s, placed, r)
+		if !ok || len(victims) == 0 {
+			b.Fatalf("%v %d victims", ok, len(victims))
+		}
+	}
+	b.ReportMetric(float64(len(placed)), "placed")
 }
 
 // Put is what a heartbeat costs.

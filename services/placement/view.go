@@ -61,7 +61,7 @@ type account struct {
 
 // Unbounded stands for a limit that is not known and so bounds nothing. Redis
 // counts in doubles, which are exact up to here.
-const Unbounded int64 = 1 << 53
+const Unbounded int64 = 1<<53 - 1
 
 // kind numbers the kinds of devices.
 type kind uint8

@@ -32,8 +32,11 @@ func Preempt(s *Snapshot, placed []Placed, r Request) (victims []Placed, d Decis
 	for k := 1; k <= MaxVictims; k++ {
 		var best *sacrifice
 		for i := range targets {
-			v := targets[i].search(k)
-			if v != nil && (best == nil || v.before(best)) {
+			highest := r.Priority
+			if best != nil {
+				highest = best.highest
+			}
+			if v := targets[i].search(k, highest); v != nil && (best == nil || v.before(best)) {
 				best = v
 			}
 		}
@@ -42,7 +45,10 @@ func Preempt(s *Snapshot, placed []Placed, r Request) (victims []Placed, d Decis
 		}
 		q.victimise(best.on.ref.host, best.victims)
 		_, share := q.fits(best.on.ref.host, best.on.ref.device)
-		return best.victims, q.decision(found{best.on.ref, q.score(best.on.ref.host, best.on.ref.device, share)}), true
+		for _, p := range best.victims {
+			victims = append(victims, *p)
+		}
+		return victims, q.decision(found{best.on.ref, q.score(best.on.ref.host, best.on.ref.device, share)}), true
 	}
 	return nil, Decision{}, false
 }
@@ -51,7 +57,7 @@ func Preempt(s *Snapshot, placed []Placed, r Request) (victims []Placed, d Decis
 type target struct {
 	q    *query
 	ref  rowRef
-	list []Placed // candidates: the lowest priority first, then the youngest
+	list []*Placed // candidates: the lowest priority first, then the youngest
 	// short is by how much each resource is above what it may hold, once by what
 	// is reserved and once by what is measured; gains[i] is what list[i] would
 	// give back of each. They steer the search; query.fits has the last word.
@@ -61,12 +67,13 @@ type target struct {
 
 // targets groups what may go by device, in the order of the names.
 func (q *query) targets(placed []Placed) []target {
-	byRow := map[rowRef][]Placed{}
-	for _, p := range placed {
+	byRow := map[rowRef][]*Placed{}
+	for i := range placed {
+		p := &placed[i]
 		if p.Request.Priority >= q.r.Priority || p.Request.Stream == q.r.Stream {
 			continue
 		}
-		if ref, ok := q.s.locate(p); ok {
+		if ref, ok := q.s.locate(*p); ok {
 			byRow[ref] = append(byRow[ref], p)
 		}
 	}
@@ -75,7 +82,7 @@ func (q *query) targets(placed []Placed) []target {
 		if q.eligible(ref.host, ref.device) != Fits {
 			continue
 		}
-		slices.SortFunc(candidates, func(a, b Placed) int {
+		slices.SortFunc(candidates, func(a, b *Placed) int {
 			return cmp.Or(cmp.Compare(a.Request.Priority, b.Request.Priority), cmp.Compare(a.Age, b.Age), strings.Compare(a.Request.Stream, b.Request.Stream))
 		})
 		t := target{q: q, ref: ref, list: candidates}
@@ -119,7 +126,7 @@ func (t *target) measure() {
 // sacrifice is a choice of victims on one device.
 type sacrifice struct {
 	on       *target
-	victims  []Placed
+	victims  []*Placed
 	highest  int // priority
 	sum      int // of the priorities
 	together time.Duration
@@ -129,13 +136,20 @@ func (s *sacrifice) before(o *sacrifice) bool {
 	return cmp.Or(cmp.Compare(s.highest, o.highest), cmp.Compare(s.sum, o.sum), cmp.Compare(s.together, o.together)) < 0
 }
 
-// search finds k victims whose highest priority is as low as can be.
-func (t *target) search(k int) *sacrifice {
+// search finds k victims whose highest priority is as low as can be, and no
+// higher than highest.
+func (t *target) search(k, highest int) *sacrifice {
+	if !t.reaches(len(t.list), k) {
+		return nil
+	}
 	for end := range t.list {
 		if end+1 < len(t.list) && t.list[end+1].Request.Priority == t.list[end].Request.Priority {
 			continue // end is the last of its priority
 		}
-		if end+1 < k {
+		if t.list[end].Request.Priority > highest {
+			break
+		}
+		if end+1 < k || !t.reaches(end+1, k) {
 			continue
 		}
 		f := finder{t: t, end: end + 1, most: t.most(end+1, k), nodes: maxNodes}
@@ -150,6 +164,33 @@ func (t *target) search(k int) *sacrifice {
 		}
 	}
 	return nil
+}
+
+// reaches says whether k of list[:end] could give back enough of each resource,
+// taken by itself.
+func (t *target) reaches(end, k int) bool {
+	var top [MaxVictims]float64 // descending
+	for d, short := range t.short {
+		n := 0
+		for _, g := range t.gains[:end] {
+			at := n
+			for at > 0 && top[at-1] < g[d] {
+				at--
+			}
+			if at < k {
+				n = min(n+1, k)
+				copy(top[at+1:n], top[at:])
+				top[at] = g[d]
+			}
+		}
+		for _, g := range top[:n] {
+			short -= g
+		}
+		if short > rounding {
+			return false
+		}
+	}
+	return true
 }
 
 // most is, for each start i and each count j up to k, the most that j of
@@ -185,7 +226,7 @@ type finder struct {
 	end    int
 	most   [][][]float64
 	nodes  int
-	chosen []Placed
+	chosen []*Placed
 }
 
 // rounding forgives what whole numbers lose against the proportions.
@@ -223,7 +264,7 @@ func (f *finder) find(i, k int, short []float64) bool {
 }
 
 // victimise counts placements of one host as gone.
-func (q *query) victimise(host int, victims []Placed) {
+func (q *query) victimise(host int, victims []*Placed) {
 	q.victimsOn, q.victims = host, q.victims[:0]
 	for _, p := range victims {
 		q.victims = append(q.victims, p.own())

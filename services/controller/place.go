@@ -68,6 +68,7 @@ func (c *Controller) decide(ctx context.Context, s *snapshot, st *streamSeen, co
 		if own.Worker == id {
 			for resource, streams := range ledger {
 				if held, ok := streams[conf.ID]; ok {
+					own.Young = own.Young || s.now.Sub(held.At) < stream.RampHold
 					own.Reserved = append(own.Reserved, stream.Reservation{Resource: resource, Amount: held.Amount})
 				}
 			}

@@ -1,6 +1,10 @@
 package placement
 
-import "github.com/dionysia-dev/dionysia/services/capacity"
+import (
+	"strings"
+
+	"github.com/dionysia-dev/dionysia/services/capacity"
+)
 
 // Decide filters the devices and takes the best of those that fit. The same
 // snapshot and request make the same decision, in whatever order the workers
@@ -15,6 +19,12 @@ func Decide(s *Snapshot, r Request) (Decision, error) {
 }
 
 func (q *query) decide() (Decision, error) {
+	key, known := q.refusalKey(), q.r.Own.Worker == ""
+	if no, ok := q.v.refused[key]; ok && known {
+		again := *no
+		again.Stream, again.r = q.r.Stream, q.r
+		return Decision{}, &again
+	}
 	if best, ok := q.best(); ok {
 		return q.decision(best), nil
 	}
@@ -29,7 +39,35 @@ func (q *query) decide() (Decision, error) {
 		}
 		q.price(q.r.Profile)
 	}
-	return Decision{}, q.refusal()
+	no := q.refusal()
+	if known {
+		q.v.refused[key] = no
+	}
+	return Decision{}, no
+}
+
+// refusalKey is all that a refusal depends on but the snapshot. A queue often
+// holds many streams alike: what was refused one is refused the next without
+// looking, until a device may have got room (see view.refused).
+type refusalKey struct {
+	whole, least           [kinds]Cost
+	codecs                 codecs
+	require, avoid, behind string
+	failover, degrade      bool
+}
+
+func (q *query) refusalKey() refusalKey {
+	k := refusalKey{whole: q.cost, codecs: q.codecs, failover: q.r.Failover, degrade: q.r.Degrade, avoid: strings.Join(q.r.Avoid, " ")}
+	if q.r.Degrade {
+		k.least = costs(smallest(q.r.Profile))
+	}
+	for _, r := range q.r.Require {
+		k.require += string(r) + " "
+	}
+	if q.behind != nil {
+		k.behind = q.behind.r.Stream
+	}
+	return k
 }
 
 // decision proposes a device.
@@ -40,8 +78,8 @@ func (q *query) decision(f found) Decision {
 		Reserved: q.cost[kindOf(dev.Kind)].Reserve(*w, dev)}
 	d.Limits = make([]capacity.Limit, len(d.Reserved))
 	for i, res := range d.Reserved {
-		r := roomOf(&q.s.Workers[f.host], res.Resource, q.s.Policy)
-		d.Limits[i] = capacity.Limit{Limit: q.bound(&r), Used: r.used}
+		a := q.account(f.host, res.Resource)
+		d.Limits[i] = capacity.Limit{Limit: q.bound(&a.room), Used: a.used}
 	}
 	return d
 }

@@ -39,6 +39,18 @@ func degraded(p stream.Profile) iter.Seq2[stream.Profile, []stream.VideoRenditio
 	}
 }
 
+// Restore says whether a placement that was degraded now fits with its whole
+// profile, its own reservations given back; where it is, when there is room.
+func Restore(s *Snapshot, p Placed) (Decision, bool) {
+	if !p.Degraded {
+		return Decision{}, false
+	}
+	r := p.Request
+	r.Own, r.Stay, r.Degrade, r.Failover = p.own(), p.Worker, false, false
+	d, err := Decide(s, r)
+	return d, err == nil
+}
+
 // smallest is the least that a profile may be degraded to.
 func smallest(p stream.Profile) stream.Profile {
 	least := p

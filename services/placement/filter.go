@@ -5,7 +5,7 @@ import "github.com/dionysia-dev/dionysia/services/capacity"
 // need is one resource that a device would have to give, and its room.
 type need struct {
 	reason Reason // when it is short
-	room   room
+	room   *room
 	amount int64
 }
 
@@ -44,7 +44,7 @@ func (q *query) standing(hi, di int) Reason {
 		}
 	}
 	switch {
-	case !q.rules[h.labels][r.kind].require:
+	case !q.ruled(h, r.kind).require:
 		return Rule
 	case r.reason == Unusable:
 		return Unusable
@@ -65,7 +65,7 @@ func (q *query) couldUse(hi, di int) bool {
 	}
 	var needs [maxNeeds]need
 	for _, n := range needs[:q.needs(hi, di, &needs)] {
-		if n.amount > q.bound(&n.room) {
+		if n.amount > q.bound(n.room) {
 			return false
 		}
 	}
@@ -85,38 +85,43 @@ func (q *query) needs(hi, di int, out *[maxNeeds]need) int {
 	h := &q.v.hosts[hi]
 	r := &h.rows[di]
 	c := &q.cost[r.kind]
-	out[0] = need{NoPx, r.px, c.Px}
+	out[0] = need{NoPx, &r.px, c.Px}
 	n := 1
 	if r.kind == onGPU {
-		out[1] = need{NoMemory, r.memory, c.Memory}
+		out[1] = need{NoMemory, &r.memory, c.Memory}
 		n = 2
 		if r.limited && c.Sessions > 0 {
-			out[n] = need{NoSessions, h.sessions, int64(c.Sessions)}
+			out[n] = need{NoSessions, &h.sessions, int64(c.Sessions)}
 			n++
 		}
 		if c.HostPx > 0 {
-			out[n] = need{NoHostCPU, h.cpu, c.HostPx}
+			out[n] = need{NoHostCPU, &h.cpu, c.HostPx}
 			n++
 		}
 	}
-	if hi == q.own {
-		q.giveBack(q.r.Own, hi, di, out[:n])
-	}
-	if hi == q.givenHost {
-		for _, o := range q.given {
-			q.giveBack(o, hi, di, out[:n])
+	if hi == q.own || hi == q.victimsOn {
+		device := q.s.Workers[hi].Report.Devices[di].ID
+		for i := range out[:n] {
+			q.scratch[i] = q.account(hi, resourceOf(out[i].reason, device)).room
+			out[i].room = &q.scratch[i]
 		}
 	}
 	return n
 }
 
-// giveBack makes the rooms of one device larger by what a placement holds.
-func (q *query) giveBack(o Own, hi, di int, needs []need) {
-	device := q.s.Workers[hi].Report.Devices[di].ID
-	for i := range needs {
-		n := &needs[i]
-		n.room = n.room.without(amount(o.Reserved, resourceOf(n.reason, device)), o.Young)
+// account is a resource of a worker, without what the stream itself and victims
+// would give back.
+func (q *query) account(hi int, resource string) account {
+	a := accountOf(&q.s.Workers[hi], resource, q.s.Policy)
+	if hi == q.own {
+		a = a.without(amount(q.r.Own.Reserved, resource), q.r.Own.Young)
 	}
+	if hi == q.victimsOn {
+		for _, o := range q.victims {
+			a = a.without(amount(o.Reserved, resource), o.Young)
+		}
+	}
+	return a
 }
 
 // resourceOf names the resource of a device that a shortage is of.
@@ -139,7 +144,7 @@ func (q *query) fits(hi, di int) (Reason, float64) {
 	reserved := false
 	var fullest float64
 	for i := range needs[:n] {
-		r := &needs[i].room
+		r := needs[i].room
 		after := r.held + needs[i].amount
 		if after > r.limit {
 			return needs[i].reason, 0
@@ -149,6 +154,9 @@ func (q *query) fits(hi, di int) (Reason, float64) {
 	}
 	if reserved {
 		return FailoverReserve, 0
+	}
+	if q.ceiling > 0 && fullest > q.ceiling {
+		return NoPx, 0
 	}
 	return Fits, fullest
 }

@@ -2,7 +2,6 @@ package placement
 
 import (
 	"fmt"
-	"strings"
 
 	"pgregory.net/rapid"
 
@@ -68,12 +67,12 @@ func builtin(name string) stream.Profile {
 func drawFleet(t *rapid.T) *Snapshot {
 	s := &Snapshot{Policy: drawPolicy(t)}
 	for i := range rapid.IntRange(0, 6).Draw(t, "workers") {
-		w := cpuWorker(fmt.Sprintf("w%d", i), rapid.Int64Range(1, 600_000_000).Draw(t, "cpu"))
+		w := cpuWorker(fmt.Sprintf("w%d", i), rapid.SampledFrom([]int64{1, 40_000_000, 150_000_000, 600_000_000}).Draw(t, "cpu"))
 		w.Lost = rapid.IntRange(0, 14).Draw(t, "lost") == 0
 		w.Report.Drain = rapid.IntRange(0, 14).Draw(t, "drain") == 0
 		w.Report.Labels["class"] = rapid.SampledFrom([]string{"a", "b"}).Draw(t, "class")
 		for j := range rapid.IntRange(0, 3).Draw(t, "gpus") {
-			gpu(fmt.Sprintf("gpu-%d-%d", i, j), rapid.Int64Range(1, 2_000_000_000).Draw(t, "gpu"), func(d *capacity.Device) {
+			gpu(fmt.Sprintf("gpu-%d-%d", i, j), rapid.SampledFrom([]int64{20_000_000, 200_000_000, 2_000_000_000}).Draw(t, "gpu"), func(d *capacity.Device) {
 				d.Usable = rapid.IntRange(0, 9).Draw(t, "usable") > 0
 				d.GPU.MemoryTotal = rapid.SampledFrom([]*int64{nil, ptr(int64(1 << 30)), ptr(int64(24 << 30))}).Draw(t, "memory")
 				d.GPU.MemoryUsed = rapid.SampledFrom([]*int64{nil, ptr(int64(0)), ptr(int64(800 << 20))}).Draw(t, "memory used")
@@ -94,10 +93,10 @@ func drawFleet(t *rapid.T) *Snapshot {
 				d.Capacity = nil
 				continue
 			}
-			reserved := rapid.Int64Range(0, *d.Capacity).Draw(t, "reserved")
+			reserved := *d.Capacity / 100 * rapid.Int64Range(0, 100).Draw(t, "reserved")
 			w.Ledger[d.ID] = Load{Reserved: reserved, Young: rapid.Int64Range(0, reserved).Draw(t, "young"), Streams: 1}
 			if rapid.Bool().Draw(t, "measured") {
-				d.Used = ptr(rapid.Int64Range(0, *d.Capacity).Draw(t, "used"))
+				d.Used = ptr(*d.Capacity / 100 * rapid.Int64Range(0, 100).Draw(t, "used"))
 			}
 		}
 		s.Workers = append(s.Workers, w)
@@ -167,13 +166,4 @@ func (s *Snapshot) worker(id string) *Worker {
 		}
 	}
 	return nil
-}
-
-// names joins what decisions chose, worker/device.
-func names(list []Decision) string {
-	var out []string
-	for _, d := range list {
-		out = append(out, d.Worker+"/"+d.Device)
-	}
-	return strings.Join(out, " ")
 }

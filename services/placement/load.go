@@ -20,10 +20,10 @@ func (l Load) Held(used *int64) int64 {
 	return max(l.Reserved, *used+l.Young)
 }
 
-// less is the load without one stream's reservation. used is adjusted with it:
-// a stream that has ramped up takes its part of what is measured along, in
-// proportion to the reservations but no more than it has reserved; one that is
-// young is not in the measurement yet.
+// less is the load without one stream's reservation. used is adjusted with it: a
+// stream that has ramped up takes its part of what is measured along, in
+// proportion to the reservations that have, but no more than it has reserved; one
+// that is young is not in the measurement yet.
 func (l Load) less(amount int64, young bool, used *int64) (Load, *int64) {
 	amount = min(amount, l.Reserved)
 	if amount <= 0 {
@@ -34,14 +34,20 @@ func (l Load) less(amount int64, young bool, used *int64) (Load, *int64) {
 	case young:
 		rest.Young = max(0, l.Young-amount)
 	case used != nil:
-		part := amount
-		if *used < l.Reserved {
-			part = int64(float64(amount) * float64(*used) / float64(l.Reserved))
-		}
-		u := max(0, *used-part)
+		u := max(0, *used-int64(float64(amount)*l.shown(*used)))
 		used = &u
 	}
+	rest.Young = min(rest.Young, rest.Reserved)
 	return rest, used
+}
+
+// shown is how much of a ramped up reservation is in the measurement, 0 to 1.
+func (l Load) shown(used int64) float64 {
+	ripe := l.Reserved - l.Young
+	if used >= ripe {
+		return 1
+	}
+	return float64(used) / float64(ripe)
 }
 
 // plus is the load with one more stream's reservation, which is young.

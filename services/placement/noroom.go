@@ -134,7 +134,7 @@ func (q *query) shortage(ref rowRef) float64 {
 	var needs [maxNeeds]need
 	var most float64
 	for _, n := range needs[:q.needs(ref.host, ref.device, &needs)] {
-		bound := q.bound(&n.room)
+		bound := q.bound(n.room)
 		most = max(most, float64(n.room.held+n.amount-bound)/float64(max(1, bound)))
 	}
 	return most

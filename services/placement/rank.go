@@ -39,11 +39,14 @@ func (s Score) Preferred() int { return bits.OnesCount16(s.Prefer) }
 func (q *query) score(hi, di int, share float64) Score {
 	h := &q.v.hosts[hi]
 	r := &h.rows[di]
-	s := Score{Stay: hi == q.stay, Prefer: q.rules[h.labels][r.kind].prefer, Tier: q.tier(h, r), Share: share}
-	if q.s.Policy.Pack {
-		s.Spare = bits.OnesCount8(uint8(r.codecs &^ q.codecs))
+	return Score{Stay: hi == q.stay, Prefer: q.ruled(h, r.kind).prefer, Tier: q.tier(h, r), Spare: q.spare(r), Share: share}
+}
+
+func (q *query) spare(r *row) int {
+	if !q.s.Policy.Pack {
+		return 0
 	}
-	return s
+	return bits.OnesCount8(uint8(r.codecs &^ q.codecs))
 }
 
 func (q *query) tier(h *host, r *row) int {
@@ -60,35 +63,35 @@ func (q *query) tier(h *host, r *row) int {
 	return 1
 }
 
+// class is all of a score but how full the device is; the highest is the best.
+func (s Score) class() uint32 { return class(s.Stay, s.Prefer, s.Tier, s.Spare) }
+
+func class(stay bool, prefer uint16, tier, spare int) uint32 {
+	c := uint32(prefer)<<8 | uint32(3-tier)<<4 | uint32(15-spare)
+	if stay {
+		c |= 1 << 24
+	}
+	return c
+}
+
 // better compares two scores: negative when a is the better one, 0 when only the
 // names can tell.
 func better(a, b Score, pack bool) int {
-	if a.Stay != b.Stay {
-		if a.Stay {
-			return -1
-		}
-		return 1
-	}
-	share := cmp.Compare(a.Share, b.Share)
+	return cmp.Or(cmp.Compare(b.class(), a.class()), fuller(a.Share, b.Share, pack))
+}
+
+// fuller compares how full two devices would be: negative when the policy likes a.
+func fuller(a, b float64, pack bool) int {
 	if pack {
-		share = -share
+		return cmp.Compare(b, a)
 	}
-	return cmp.Or(cmp.Compare(b.Prefer, a.Prefer), cmp.Compare(a.Tier, b.Tier), cmp.Compare(a.Spare, b.Spare), share)
+	return cmp.Compare(a, b)
 }
 
 // found is a device that fits.
 type found struct {
 	rowRef
 	score Score
-}
-
-// before is the total order of what fits: by score, then by name.
-func (q *query) before(a, b found) bool {
-	c := better(a.score, b.score, q.s.Policy.Pack)
-	if c == 0 {
-		c = q.byName(a.rowRef, b.rowRef)
-	}
-	return c < 0
 }
 
 func (q *query) byName(a, b rowRef) int {
@@ -99,25 +102,34 @@ func (q *query) byName(a, b rowRef) int {
 	return strings.Compare(wa.Devices[a.device].ID, wb.Devices[b.device].ID)
 }
 
-// best is the best device that fits.
+// best is the best device that fits: by class, by how full it would be, by name.
+// A device of a class below what was found is not looked at.
 func (q *query) best() (found, bool) {
-	var best found
-	ok := false
+	at, bestClass, bestShare := rowRef{-1, -1}, uint32(0), 0.0
+	pack := q.s.Policy.Pack
 	for hi := range q.v.hosts {
 		h := &q.v.hosts[hi]
 		if h.reason != Fits {
 			continue
 		}
 		for di := range h.rows {
+			r := &h.rows[di]
+			c := class(hi == q.stay, q.ruled(h, r.kind).prefer, q.tier(h, r), q.spare(r))
+			if c < bestClass {
+				continue
+			}
 			reason, share := q.judge(hi, di)
 			if reason != Fits {
 				continue
 			}
-			f := found{rowRef{hi, di}, q.score(hi, di, share)}
-			if !ok || q.before(f, best) {
-				best, ok = f, true
+			ref := rowRef{hi, di}
+			if c > bestClass || cmp.Or(fuller(share, bestShare, pack), q.byName(ref, at)) < 0 {
+				at, bestClass, bestShare = ref, c, share
 			}
 		}
 	}
-	return best, ok
+	if at.host < 0 {
+		return found{}, false
+	}
+	return found{at, q.score(at.host, at.device, bestShare)}, true
 }

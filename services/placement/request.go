@@ -34,19 +34,19 @@ type Request struct {
 
 // Decision is a proposal to commit.
 type Decision struct {
-	Worker string
-	Boot   string
-	Device string
+	Worker string `json:"worker"`
+	Boot   string `json:"boot"`
+	Device string `json:"device"`
 	// Reserved is what it takes, the device first, and Limits what each of those
 	// resources may hold together, in the same order. A limit that is not known is
 	// Unbounded.
-	Reserved []stream.Reservation
-	Limits   []capacity.Limit
+	Reserved []stream.Reservation `json:"reserved"`
+	Limits   []capacity.Limit     `json:"limits"`
 	// Profile is what is to be made, and Dropped what was left out of the
 	// request's profile for want of room, in its order.
-	Profile stream.Profile
-	Dropped []stream.VideoRendition
-	Score   Score
+	Profile stream.Profile          `json:"profile"`
+	Dropped []stream.VideoRendition `json:"dropped,omitempty"`
+	Score   Score                   `json:"score"`
 }
 
 // rule is a parsed stream.Rule.
@@ -98,15 +98,18 @@ type query struct {
 	profile stream.Profile
 	cost    [kinds]Cost
 	codecs  codecs
-	small   bool // see tier
-	rules   [][kinds]ruled
+	small   bool           // see tier
+	rules   [][kinds]ruled // by view.labels; nil without rules
 	avoid   []rowRef
 	stay    int // host, -1 for none
 	own     int // host whose rooms Own makes larger, -1 for none
 	behind  *query
-	// given is what Preempt takes away at one host besides Own.
-	given     []Own
-	givenHost int
+	// victims, all of one host, are placements that would go for this one.
+	victims   []Own
+	victimsOn int // -1 for none
+	// ceiling is how full a device may become, 0 to 1; 0 is up to its limit.
+	ceiling float64
+	scratch [maxNeeds]room
 }
 
 // query prepares a request. Its error wraps stream.ErrInvalid.
@@ -120,12 +123,14 @@ func (s *Snapshot) query(r Request) (*query, error) {
 		return nil, fmt.Errorf("prefer: %w", err)
 	}
 	v := s.compiled()
-	q := &query{r: r, s: s, v: v, stay: v.find(r.Stay), own: v.find(r.Own.Worker), givenHost: -1}
+	q := &query{r: r, s: s, v: v, stay: v.find(r.Stay), own: v.find(r.Own.Worker), victimsOn: -1}
 	q.price(r.Profile)
-	q.rules = make([][kinds]ruled, len(v.labels))
-	for i, labels := range v.labels {
+	if len(require)+len(prefer) > 0 {
+		q.rules = make([][kinds]ruled, len(v.labels))
+	}
+	for i := range q.rules {
 		for k := range kinds {
-			q.rules[i][k] = judgeRules(require, prefer, labels, k)
+			q.rules[i][k] = judgeRules(require, prefer, v.labels[i], k)
 		}
 	}
 	for _, name := range r.Avoid {
@@ -156,9 +161,13 @@ func (s *Snapshot) query(r Request) (*query, error) {
 // price makes the query ask for a profile.
 func (q *query) price(p stream.Profile) {
 	q.profile = p
-	q.cost = [kinds]Cost{onCPU: PriceProfile(capacity.CPU, p), onGPU: PriceProfile(capacity.GPU, p)}
+	q.cost = costs(p)
 	q.codecs = neededCodecs(p)
 	q.small = q.cost[onCPU].Px <= SmallPx
+}
+
+func costs(p stream.Profile) [kinds]Cost {
+	return [kinds]Cost{onCPU: PriceProfile(capacity.CPU, p), onGPU: PriceProfile(capacity.GPU, p)}
 }
 
 func judgeRules(require, prefer []rule, labels map[string]string, k kind) ruled {
@@ -172,6 +181,14 @@ func judgeRules(require, prefer []rule, labels map[string]string, k kind) ruled 
 		}
 	}
 	return j
+}
+
+// ruled is what the rules say of a device.
+func (q *query) ruled(h *host, k kind) ruled {
+	if q.rules == nil {
+		return ruled{require: true}
+	}
+	return q.rules[h.labels][k]
 }
 
 func (v *view) find(worker string) int {

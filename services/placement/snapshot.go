@@ -32,12 +32,12 @@ type Worker struct {
 type Policy struct {
 	// Pack fills the fullest device that has room, which keeps whole devices free
 	// for large ladders; otherwise streams are spread, each to the emptiest.
-	Pack bool
+	Pack bool `json:"pack"`
 	// Reserve is the share of every resource's limit that only streams that lost
 	// their worker may use, 0 to 0.5.
-	Reserve float64
+	Reserve float64 `json:"reserve"`
 	// Rebalance bounds Rebalance.
-	Rebalance RebalancePolicy
+	Rebalance RebalancePolicy `json:"-"`
 }
 
 // MaxReserve bounds Policy.Reserve.
@@ -63,6 +63,7 @@ type Snapshot struct {
 // Put adds a worker, or replaces what is known of it.
 func (s *Snapshot) Put(w Worker) {
 	v := s.compiled()
+	clear(v.refused)
 	if i, ok := v.byName[w.Report.Worker]; ok {
 		s.Workers[i] = w
 		v.set(i, &s.Workers[i], s.Policy)
@@ -79,6 +80,7 @@ func (s *Snapshot) Remove(worker string) {
 	if !ok {
 		return
 	}
+	clear(v.refused)
 	last := len(s.Workers) - 1
 	s.Workers[i], v.hosts[i] = s.Workers[last], v.hosts[last]
 	v.byName[s.Workers[i].Report.Worker] = i
@@ -99,6 +101,7 @@ func (s *Snapshot) Apply(d Decision) {
 // Return takes a placement's reservations out of the ledger. What it is measured
 // to use stays until the worker reports again.
 func (s *Snapshot) Return(o Own) {
+	clear(s.compiled().refused)
 	s.change(o.Worker, func(ledger map[string]Load) {
 		for _, r := range o.Reserved {
 			if l, ok := ledger[r.Resource]; ok {

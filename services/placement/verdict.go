@@ -137,7 +137,9 @@ func (q *query) short(v *Verdict, ref rowRef) {
 			bound = n.room.open
 		}
 		if n.room.held+n.amount > bound {
-			v.Resource, v.Need, v.Limit, v.Load, v.Used = resourceOf(n.reason, v.Device), n.amount, bound, n.room.load, n.room.used
+			v.Resource, v.Need, v.Limit = resourceOf(n.reason, v.Device), n.amount, bound
+			a := q.account(ref.host, v.Resource)
+			v.Load, v.Used = a.load, a.used
 			return
 		}
 	}

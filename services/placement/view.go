@@ -20,6 +20,9 @@ type view struct {
 	// are judged once for each set and not for each worker.
 	labels   []map[string]string
 	byLabels map[string]int
+	// refused remembers refusals. What is placed makes no room, so it is emptied
+	// only when a worker is put, removed, or given something back.
+	refused map[refusalKey]*NoRoomError
 }
 
 // host is a worker.
@@ -47,13 +50,18 @@ type room struct {
 	limit int64 // Unbounded when nothing bounds it
 	open  int64 // limit less the reserve for failover
 	held  int64
-	load  Load
-	used  *int64
+}
+
+// account is a room with what its numbers come from.
+type account struct {
+	room
+	load Load
+	used *int64
 }
 
 // Unbounded stands for a limit that is not known and so bounds nothing. Redis
 // counts in doubles, which are exact up to here.
-const Unbounded int64 = 1 << 53
+const Unbounded int64 = 1<<53 - 1
 
 // kind numbers the kinds of devices.
 type kind uint8
@@ -104,7 +112,7 @@ func (s *Snapshot) compiled() *view {
 	if s.view != nil {
 		return s.view
 	}
-	v := &view{hosts: make([]host, 0, len(s.Workers)), byName: make(map[string]int, len(s.Workers)), byLabels: map[string]int{}}
+	v := &view{hosts: make([]host, 0, len(s.Workers)), byName: make(map[string]int, len(s.Workers)), byLabels: map[string]int{}, refused: map[refusalKey]*NoRoomError{}}
 	for i := range s.Workers {
 		v.add(&s.Workers[i], s.Policy)
 	}
@@ -123,15 +131,15 @@ func (v *view) set(i int, w *Worker, p Policy) {
 	h := &v.hosts[i]
 	h.reason = workerReason(w)
 	v.intern(h, w.Report.Labels)
-	h.cpu = roomOf(w, capacity.ResourceCPU, p)
-	h.sessions = roomOf(w, capacity.ResourceSessions, p)
+	h.cpu = accountOf(w, capacity.ResourceCPU, p).room
+	h.sessions = accountOf(w, capacity.ResourceSessions, p).room
 	if len(h.rows) != len(w.Report.Devices) {
 		h.rows = make([]row, len(w.Report.Devices))
 	}
 	h.gpus = false
 	for j := range w.Report.Devices {
 		d := &w.Report.Devices[j]
-		r := row{kind: kindOf(d.Kind), limited: limitedSessions(w.Report, *d), sessionMax: Unbounded, px: roomOf(w, d.ID, p)}
+		r := row{kind: kindOf(d.Kind), limited: limitedSessions(w.Report, *d), sessionMax: Unbounded, px: accountOf(w, d.ID, p).room}
 		for _, c := range d.Codecs {
 			r.codecs |= codecOf(c) &^ codecOther
 		}
@@ -139,7 +147,7 @@ func (v *view) set(i int, w *Worker, p Policy) {
 			r.sessionMax = *d.SessionMax
 		}
 		if r.kind == onGPU {
-			r.memory = roomOf(w, capacity.MemoryResource(d.ID), p)
+			r.memory = accountOf(w, capacity.MemoryResource(d.ID), p).room
 		} else if len(d.Codecs) == 0 {
 			r.codecs = codecH264
 		}
@@ -186,27 +194,27 @@ func (v *view) label(labels map[string]string) int {
 	return i
 }
 
-// roomOf reads a resource. A limit that is not known bounds nothing; that a
+// accountOf reads a resource. A limit that is not known bounds nothing; that a
 // device's own capacity is not known is its row's reason.
-func roomOf(w *Worker, resource string, p Policy) room {
-	r := room{limit: Unbounded, open: Unbounded, load: w.Ledger[resource]}
+func accountOf(w *Worker, resource string, p Policy) account {
+	a := account{room: room{limit: Unbounded, open: Unbounded}, load: w.Ledger[resource]}
 	if l, ok := w.Report.Limit(resource); ok {
 		reserve := p.Reserve
 		if !(reserve > 0) {
 			reserve = 0
 		}
-		r.limit, r.used = l.Limit, l.Used
-		r.open = l.Limit - int64(math.Ceil(float64(l.Limit)*min(reserve, MaxReserve)))
+		a.limit, a.used = l.Limit, l.Used
+		a.open = l.Limit - int64(math.Ceil(float64(l.Limit)*min(reserve, MaxReserve)))
 	}
-	r.held = r.load.Held(r.used)
-	return r
+	a.held = a.load.Held(a.used)
+	return a
 }
 
-// without is the room when a placement's reservation is given back.
-func (r room) without(given int64, young bool) room {
-	r.load, r.used = r.load.less(given, young, r.used)
-	r.held = r.load.Held(r.used)
-	return r
+// without is the account when a placement's reservation is given back.
+func (a account) without(given int64, young bool) account {
+	a.load, a.used = a.load.less(given, young, a.used)
+	a.held = a.load.Held(a.used)
+	return a
 }
 
 // workerReason says why nothing may be placed on w.

@@ -2,6 +2,7 @@ package placement
 
 import (
 	"errors"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -25,6 +26,10 @@ func TestDecide(t *testing.T) {
 	full := func(id string) func(*Worker) { return held(id, 900*m) }
 	workers := func(w ...Worker) []Worker { return w }
 	rules := func(r ...stream.Rule) []stream.Rule { return r }
+	var sixteen []stream.Rule
+	for i := range stream.MaxRules {
+		sixteen = append(sixteen, stream.Rule(fmt.Sprintf("x%d=1", i)))
+	}
 	cases := map[string]struct {
 		workers []Worker
 		policy  Policy
@@ -84,6 +89,7 @@ func TestDecide(t *testing.T) {
 		"require cpu":    {workers(cpuWorker("a", 500*m, gpu("gpu-0", 900*m))), Policy{}, Request{Require: rules("device=cpu")}, "a/cpu"},
 		"prefer":         {workers(cpuWorker("a", 500*m, gpu("gpu-0", 900*m)), cpuWorker("b", 500*m, label("class", "x"))), Policy{}, Request{Prefer: rules("class=x")}, "b/cpu"},
 		"prefer's order": {workers(cpuWorker("a", 500*m, label("p", "2"), label("q", "3")), cpuWorker("b", 500*m, label("o", "1"))), Policy{}, Request{Prefer: rules("o=1", "p=2", "q=3")}, "b/cpu"},
+		"the last of 16": {workers(cpuWorker("a", 500*m, gpu("gpu-0", 900*m)), cpuWorker("b", 500*m, label("x15", "1"))), Policy{}, Request{Prefer: sixteen}, "b/cpu"},
 		"prefer in vain": {workers(cpuWorker("a", 500*m)), Policy{}, Request{Prefer: rules("class=x")}, "a/cpu"},
 		"own": {workers(cpuWorker("a", 100*m, held("cpu", 80*m))), Policy{},
 			Request{Own: Own{Worker: "a", Reserved: []stream.Reservation{{Resource: "cpu", Amount: 60 * m}}}}, "a/cpu"},

@@ -60,7 +60,8 @@ type Snapshot struct {
 	view *view // made by the first decision
 }
 
-// Put adds a worker, or replaces what is known of it.
+// Put adds a worker, or replaces what is known of it. Apply and Return write to
+// its Ledger.
 func (s *Snapshot) Put(w Worker) {
 	v := s.compiled()
 	clear(v.refused)

@@ -1,8 +1,10 @@
 package placement
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -48,6 +50,45 @@ func TestSnapshotKeptIsFresh(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A refusal is remembered only until something may have got room.
+func TestRefusalIsForgotten(t *testing.T) {
+	full := func() *Snapshot {
+		return &Snapshot{Workers: []Worker{cpuWorker("a", 100_000_000, held("cpu", 60_000_000))}}
+	}
+	r := Request{Stream: "s", Profile: builtin("720p")}
+	for name, c := range map[string]struct {
+		change func(*Snapshot)
+		room   bool
+	}{
+		"nothing": {func(*Snapshot) {}, false},
+		"returned": {func(s *Snapshot) {
+			s.Return(Own{Worker: "a", Reserved: []stream.Reservation{{Resource: "cpu", Amount: 60_000_000}}})
+		}, true},
+		"put":      {func(s *Snapshot) { s.Put(cpuWorker("b", 100_000_000)) }, true},
+		"replaced": {func(s *Snapshot) { s.Put(cpuWorker("a", 100_000_000)) }, true},
+		"removed":  {func(s *Snapshot) { s.Remove("a") }, false},
+	} {
+		s := full()
+		_, err := Decide(s, r)
+		if err == nil {
+			t.Fatalf("%s: there is room", name)
+		}
+		c.change(s)
+		again := r
+		again.Stream = "t"
+		_, err = Decide(s, again)
+		if (err == nil) != c.room {
+			t.Errorf("%s: %v, room %v", name, err, c.room)
+		}
+		if no, ok := errors.AsType[*NoRoomError](err); ok && no.Stream != "t" {
+			t.Errorf("%s: the refusal is of %s", name, no.Stream)
+		}
+		if name == "removed" && !strings.Contains(err.Error(), "no worker has reported") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
 
 // Labels that come and go leave no more sets behind than a bound.

@@ -135,13 +135,16 @@ func TestLedgersAge(t *testing.T) {
 	c := raw(t, state)
 	e, err := s.Commit(ctx, on("a", "w1", 0, res("cpu", 30), upTo(100)...))
 	must(t, err)
-	must(t, second(s.Commit(ctx, on("b", "w1", 0, res("cpu", 10), upTo(100)...))))
+	must(t, second(s.Commit(ctx, on("b", "w1", 0, res("cpu", 9), upTo(100)...))))
 	now, err := s.Time(ctx)
 	must(t, err)
 	const soon = 2 * time.Second
-	must(t, c.HSet(ctx, "dionysia:ledger:w1:cpu", "a", fmt.Sprintf("30 %d", now.Add(soon-stream.RampHold).UnixMilli())).Err())
+	must(t, c.HSet(ctx, "dionysia:ledger:w1:cpu", "a", fmt.Sprintf("30 %d", now.Add(soon-stream.RampHold).UnixMilli()),
+		"b", fmt.Sprintf("9 %d", now.Add(soon-stream.RampHold).UnixMilli())).Err())
 	l := s.NewLedgers()
 	refresh(t, l, 2)
+	must(t, s.Reprice(ctx, "b", 1, res("cpu", 10)))
+	refresh(t, l, 1)
 	must(t, changed(l, "w1"))
 	if got := l.Load("w1", nil)["cpu"]; got != (placement.Load{Reserved: 40, Young: 40, Streams: 2}) {
 		t.Fatalf("got %+v", got)

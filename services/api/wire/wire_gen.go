@@ -174,27 +174,79 @@ type AudioRendition struct {
 
 // Broadcast defines model for Broadcast.
 type Broadcast struct {
-	EndedAt   *time.Time     `json:"ended_at,omitempty"`
-	ID        string         `json:"id"`
+	EndedAt *time.Time `json:"ended_at,omitempty"`
+	ID      string     `json:"id"`
+
+	// Reason Why it is not placed, with the numbers; left out when it is
+	Reason    *string        `json:"reason,omitempty"`
 	StartedAt time.Time      `json:"started_at"`
 	State     BroadcastState `json:"state"`
+
+	// WaitingSince Since when it waits for capacity; left out when it does not
+	WaitingSince *time.Time `json:"waiting_since,omitempty"`
 }
 
 // BroadcastState defines model for Broadcast.State.
 type BroadcastState string
 
+// Cost What the whole profile takes of a device of one kind, its source not known yet
+type Cost struct {
+	// HostPxS Of the host's CPU, to decode and scale for a GPU; 0 on a CPU
+	HostPxS int64  `json:"host_px_s"`
+	Kind    string `json:"kind"`
+
+	// MemoryBytes Of the card, an estimate; 0 on a CPU
+	MemoryBytes int64 `json:"memory_bytes"`
+
+	// PxS Of the device
+	PxS      int64 `json:"px_s"`
+	Sessions int   `json:"sessions"`
+
+	// WidestPxS The dearest single encoder session
+	WidestPxS int64 `json:"widest_px_s"`
+}
+
+// Decision defines model for Decision.
+type Decision struct {
+	Device string `json:"device"`
+
+	// Dropped Those left out for want of room
+	Dropped []string `json:"dropped"`
+
+	// Renditions The video renditions that are made
+	Renditions []string `json:"renditions"`
+
+	// Reserved The device first
+	Reserved []Reservation `json:"reserved"`
+	Worker   string        `json:"worker"`
+}
+
 // Device defines model for Device.
 type Device struct {
 	// CapacityPxS Budget in encoded pixels per second; left out until measured
-	CapacityPxS    *int64     `json:"capacity_px_s,omitempty"`
-	CapacitySource *string    `json:"capacity_source,omitempty"`
-	Cores          *int       `json:"cores,omitempty"`
-	ID             string     `json:"id"`
-	Kind           DeviceKind `json:"kind"`
+	CapacityPxS *int64 `json:"capacity_px_s,omitempty"`
+
+	// CapacitySource calibrated, cached, table, configured or learned
+	CapacitySource *string `json:"capacity_source,omitempty"`
+
+	// Codecs Those that a real encode has proven
+	Codecs []string `json:"codecs"`
+	Cores  *int     `json:"cores,omitempty"`
+
+	// Gpu What the driver says of a card. What it does not say is left out.
+	Gpu  *GPU       `json:"gpu,omitempty"`
+	ID   string     `json:"id"`
+	Kind DeviceKind `json:"kind"`
+
+	// Learned Limits that failures have taught, applied already
+	Learned []LearnedLimit `json:"learned"`
 
 	// Load Share of all cores' time that is busy
 	Load *float64 `json:"load,omitempty"`
 	Name string   `json:"name"`
+
+	// OtherPxS What other processes take of the capacity; left out while unknown
+	OtherPxS *int64 `json:"other_px_s,omitempty"`
 
 	// Reason Why it is not usable
 	Reason *string `json:"reason,omitempty"`
@@ -202,11 +254,17 @@ type Device struct {
 	// ReservedPxS The ledger's sum
 	ReservedPxS int64 `json:"reserved_px_s"`
 
+	// Resources What streams hold of it: its px/s; a GPU's memory; the system's encoder sessions where its card counts
+	Resources []Resource `json:"resources"`
+
+	// SessionMaxPxS The most that one encoder session can do; left out when only the capacity bounds it
+	SessionMaxPxS *int64 `json:"session_max_px_s,omitempty"`
+
 	// Streams What is reserved, by stream, in px/s
 	Streams map[string]int64 `json:"streams"`
 	Usable  bool             `json:"usable"`
 
-	// UsedPxS Measured; left out while unknown
+	// UsedPxS What Dionysia's runs are measured to use; left out while unknown
 	UsedPxS *int64 `json:"used_px_s,omitempty"`
 	Worker  string `json:"worker"`
 }
@@ -218,6 +276,15 @@ type DeviceKind string
 type DevicePage struct {
 	Items []Device `json:"items"`
 	Next  *string  `json:"next,omitempty"`
+}
+
+// EncoderSession defines model for EncoderSession.
+type EncoderSession struct {
+	Codec  string `json:"codec"`
+	Fps    int    `json:"fps"`
+	Height int    `json:"height"`
+	Pid    int    `json:"pid"`
+	Width  int    `json:"width"`
 }
 
 // Event defines model for Event.
@@ -239,10 +306,123 @@ type EventPage struct {
 	Next  *string `json:"next,omitempty"`
 }
 
+// ExplainedDevice defines model for ExplainedDevice.
+type ExplainedDevice struct {
+	// Current The stream is placed on it
+	Current bool `json:"current"`
+
+	// Device Empty for a worker that has reported no device
+	Device string  `json:"device"`
+	Kind   *string `json:"kind,omitempty"`
+	Name   *string `json:"name,omitempty"`
+
+	// Rank 1 is the best; 0 does not fit
+	Rank int `json:"rank"`
+
+	// Reason fits, or the first thing that stands against it: no_device, lost, silent, not_ready, draining, clock, avoided,
+	// rule, unusable, codec, kept, unmeasured, session_too_wide, host_cpu, sessions, memory, px, failover_reserve
+	Reason string `json:"reason"`
+
+	// Resources What it would take there, the device's own first
+	Resources []ExplainedResource `json:"resources"`
+
+	// Score Devices are compared by these in their order
+	Score *Score `json:"score,omitempty"`
+
+	// Text The reason with its numbers
+	Text   string `json:"text"`
+	Worker string `json:"worker"`
+}
+
+// ExplainedResource defines model for ExplainedResource.
+type ExplainedResource struct {
+	// Held What counts as taken: the larger of reserved and used + young
+	Held int64 `json:"held"`
+
+	// Limit The most that streams may hold together; left out while unknown
+	Limit *int64 `json:"limit,omitempty"`
+
+	// Needed What the stream would take
+	Needed int64 `json:"needed"`
+
+	// Open The limit less the reserve for failover
+	Open *int64 `json:"open,omitempty"`
+
+	// Reserved What streams hold together
+	Reserved int64  `json:"reserved"`
+	Resource string `json:"resource"`
+
+	// Streams How many streams hold some
+	Streams int    `json:"streams"`
+	Unit    string `json:"unit"`
+
+	// Used Measured; left out while unknown
+	Used *int64 `json:"used,omitempty"`
+
+	// Young The part of reserved that is younger than 15 s and not in what is measured yet
+	Young int64 `json:"young"`
+}
+
+// Explanation defines model for Explanation.
+type Explanation struct {
+	// Costs By kind of device
+	Costs    []Cost    `json:"costs"`
+	Decision *Decision `json:"decision,omitempty"`
+
+	// Devices Those that fit by rank, then the rest by worker and device
+	Devices []ExplainedDevice `json:"devices"`
+
+	// Policy The policy in force
+	Policy  PlacementPolicy `json:"policy"`
+	Profile string          `json:"profile"`
+
+	// Refusal Why there is no decision, with the numbers
+	Refusal *string `json:"refusal,omitempty"`
+
+	// Renditions The video renditions that the devices are judged for; fewer than the profile's where degrade dropped some
+	Renditions []string `json:"renditions"`
+	Stream     *string  `json:"stream,omitempty"`
+}
+
 // FieldError defines model for FieldError.
 type FieldError struct {
 	Field   string `json:"field"`
 	Message string `json:"message"`
+}
+
+// GPU What the driver says of a card. What it does not say is left out.
+type GPU struct {
+	Architecture     *string `json:"architecture,omitempty"`
+	AverageFps       *int    `json:"average_fps,omitempty"`
+	AverageLatencyUs *int    `json:"average_latency_us,omitempty"`
+
+	// ClockReasons Why the clocks are lowered
+	ClockReasons          *[]string `json:"clock_reasons,omitempty"`
+	DecoderUtilizationPct *int      `json:"decoder_utilization_pct,omitempty"`
+	Driver                *string   `json:"driver,omitempty"`
+
+	// EncoderCapacityPct The free share of the encoders, by codec
+	EncoderCapacityPct    *map[string]int `json:"encoder_capacity_pct,omitempty"`
+	EncoderUtilizationPct *int            `json:"encoder_utilization_pct,omitempty"`
+
+	// Encoders NVENC engines
+	Encoders *int `json:"encoders,omitempty"`
+
+	// Index The driver's; it may change, the UUID does not
+	Index            *int   `json:"index,omitempty"`
+	MemoryTotalBytes *int64 `json:"memory_total_bytes,omitempty"`
+
+	// MemoryUsedBytes Of all processes
+	MemoryUsedBytes *int64   `json:"memory_used_bytes,omitempty"`
+	Mig             *bool    `json:"mig,omitempty"`
+	PciBus          *string  `json:"pci_bus,omitempty"`
+	PowerW          *float64 `json:"power_w,omitempty"`
+	SessionCount    *int     `json:"session_count,omitempty"`
+
+	// SessionLimited The driver caps the encoder sessions of the system (GeForce)
+	SessionLimited *bool             `json:"session_limited,omitempty"`
+	Sessions       *[]EncoderSession `json:"sessions,omitempty"`
+	TemperatureC   *int              `json:"temperature_c,omitempty"`
 }
 
 // IngestPath defines model for IngestPath.
@@ -277,24 +457,53 @@ type IngestReport struct {
 	Time time.Time `json:"time"`
 }
 
+// LearnedLimit defines model for LearnedLimit.
+type LearnedLimit struct {
+	// Limit capacity (px/s), sessions, memory (bytes), or usable
+	Limit string `json:"limit"`
+
+	// Until When it is forgotten
+	Until time.Time `json:"until"`
+
+	// Value In the unit of limit; 0 for usable
+	Value int64  `json:"value"`
+	Why   string `json:"why"`
+}
+
 // Placement defines model for Placement.
 type Placement struct {
 	Broadcast   string    `json:"broadcast"`
 	CommittedAt time.Time `json:"committed_at"`
 	Device      string    `json:"device"`
-	Epoch       uint64    `json:"epoch"`
+
+	// Dropped The profile's renditions that were left out for want of room (see degrade)
+	Dropped []string `json:"dropped"`
+	Epoch   uint64   `json:"epoch"`
 
 	// PricePxS Reserved on the device in encoded pixels per second
 	PricePxS int64 `json:"price_px_s"`
+	Priority int   `json:"priority"`
 
 	// Profile The profile that the broadcast was placed with
-	Profile string         `json:"profile"`
-	State   PlacementState `json:"state"`
-	Worker  string         `json:"worker"`
+	Profile string `json:"profile"`
+
+	// Reserved All that is reserved for it at its worker, the device first
+	Reserved []Reservation  `json:"reserved"`
+	State    PlacementState `json:"state"`
+	Worker   string         `json:"worker"`
 }
 
 // PlacementState defines model for Placement.State.
 type PlacementState string
+
+// PlacementPolicy The policy in force
+type PlacementPolicy struct {
+	// FailoverReserve The share of every limit that only streams that lost their worker may use, 0 to 0.5
+	FailoverReserve float64 `json:"failover_reserve"`
+
+	// Order Of equal devices: the emptiest or the fullest first
+	Order string `json:"order"`
+}
 
 // Problem An RFC 9457 problem document
 type Problem struct {
@@ -377,9 +586,48 @@ type RenditionStatus struct {
 	Width   *int     `json:"width,omitempty"`
 }
 
+// Reservation defines model for Reservation.
+type Reservation struct {
+	// Amount In the unit of the resource
+	Amount   int64  `json:"amount"`
+	Resource string `json:"resource"`
+}
+
+// Resource A resource of a worker and its ledger. `cpu` is in px/s of x264's veryfast; a GPU's id in px/s of NVENC's H.264 at
+// P3; `<gpu>/memory` in bytes; `nvenc-sessions` counts encoder sessions.
+type Resource struct {
+	// Held What counts as taken: the larger of reserved and used + young
+	Held int64 `json:"held"`
+
+	// Limit The most that streams may hold together; left out while unknown
+	Limit *int64 `json:"limit,omitempty"`
+
+	// Reserved What streams hold together
+	Reserved int64  `json:"reserved"`
+	Resource string `json:"resource"`
+
+	// Streams How many streams hold some
+	Streams int    `json:"streams"`
+	Unit    string `json:"unit"`
+
+	// Used Measured; left out while unknown
+	Used *int64 `json:"used,omitempty"`
+
+	// Young The part of reserved that is younger than 15 s and not in what is measured yet
+	Young int64 `json:"young"`
+}
+
+// Rule key=value or key!=value. The key device takes cpu or gpu; every other key is a label of the worker, such as
+// class or datacenter. A worker without the label equals no value.
+//
+// Example: datacenter=ams1
+type Rule = string
+
 // RunStatus defines model for RunStatus.
 type RunStatus struct {
-	Epoch uint64 `json:"epoch"`
+	// Device Where it encodes: the placement's device, or the one that its worker fell back to
+	Device *string `json:"device,omitempty"`
+	Epoch  uint64  `json:"epoch"`
 
 	// ID As in segment URLs, such as e3r1
 	ID        string         `json:"id"`
@@ -392,6 +640,24 @@ type RunStatus struct {
 // RunStatusState defines model for RunStatus.State.
 type RunStatusState string
 
+// Score Devices are compared by these in their order
+type Score struct {
+	// Preferred The preferred rules that hold
+	Preferred []Rule `json:"preferred"`
+
+	// Share How full its fullest resource would be, 0 to 1
+	Share float64 `json:"share"`
+
+	// SpareCodecs When packing: codecs it has that the ladder does not need; fewest first
+	SpareCodecs int `json:"spare_codecs"`
+
+	// Stay It is of the worker that the stream is on
+	Stay bool `json:"stay"`
+
+	// Tier Lowest first: 0 where the ladder gains most
+	Tier int `json:"tier"`
+}
+
 // Session defines model for Session.
 type Session struct {
 	ID        string    `json:"id"`
@@ -402,10 +668,43 @@ type Session struct {
 	Tracks    []string  `json:"tracks"`
 }
 
+// SimulateRequest defines model for SimulateRequest.
+type SimulateRequest struct {
+	Count    int    `json:"count"`
+	Degrade  bool   `json:"degrade,omitempty"`
+	Prefer   []Rule `json:"prefer,omitempty"`
+	Priority *int   `json:"priority,omitempty"`
+
+	// Profile A profile's name
+	Profile string `json:"profile"`
+	Require []Rule `json:"require,omitempty"`
+}
+
+// Simulation defines model for Simulation.
+type Simulation struct {
+	// Count How many were asked for
+	Count int `json:"count"`
+
+	// Next How the one after those placed is judged, what they hold counted
+	Next Explanation `json:"next"`
+
+	// Placed How many found room
+	Placed int `json:"placed"`
+
+	// Placements Where each goes, the first first
+	Placements []Decision `json:"placements"`
+
+	// Refusal Why the first that was refused was, with the numbers; left out when all found room
+	Refusal *string `json:"refusal,omitempty"`
+}
+
 // Stream defines model for Stream.
 type Stream struct {
 	CreatedAt time.Time `json:"created_at"`
-	Disabled  bool      `json:"disabled"`
+
+	// Degrade It may start without its top rungs while there is no room for all of them
+	Degrade  bool `json:"degrade"`
+	Disabled bool `json:"disabled"`
 
 	// GraceSeconds A publisher that returns within it continues the broadcast
 	GraceSeconds float64 `json:"grace_seconds"`
@@ -414,9 +713,18 @@ type Stream struct {
 	HoldBackSeconds float64 `json:"hold_back_seconds"`
 
 	// ID Lower case letters, digits, - and _; 1 to 63 characters
-	ID        string    `json:"id"`
-	Name      string    `json:"name"`
-	Profile   string    `json:"profile"`
+	ID   string `json:"id"`
+	Name string `json:"name"`
+
+	// Prefer Rules of which as many as can should hold; the first weighs most
+	Prefer []Rule `json:"prefer"`
+
+	// Priority Of the streams that wait for capacity, the higher goes first; 0 to 100
+	Priority int    `json:"priority"`
+	Profile  string `json:"profile"`
+
+	// Require Rules of where it is transcoded that must all hold
+	Require   []Rule    `json:"require"`
 	UpdatedAt time.Time `json:"updated_at"`
 	Version   int64     `json:"version"`
 
@@ -426,12 +734,16 @@ type Stream struct {
 
 // StreamCreate defines model for StreamCreate.
 type StreamCreate struct {
+	Degrade         *bool    `json:"degrade,omitempty"`
 	Disabled        *bool    `json:"disabled,omitempty"`
 	GraceSeconds    *float64 `json:"grace_seconds,omitempty"`
 	HoldBackSeconds *float64 `json:"hold_back_seconds,omitempty"`
 	ID              string   `json:"id"`
 	Name            *string  `json:"name,omitempty"`
+	Prefer          *[]Rule  `json:"prefer,omitempty"`
+	Priority        *int     `json:"priority,omitempty"`
 	Profile         *string  `json:"profile,omitempty"`
+	Require         *[]Rule  `json:"require,omitempty"`
 	WindowSeconds   *float64 `json:"window_seconds,omitempty"`
 }
 
@@ -474,18 +786,25 @@ type StreamStatus struct {
 
 // StreamUpdate defines model for StreamUpdate.
 type StreamUpdate struct {
+	Degrade         *bool    `json:"degrade,omitempty"`
 	Disabled        *bool    `json:"disabled,omitempty"`
 	GraceSeconds    *float64 `json:"grace_seconds,omitempty"`
 	HoldBackSeconds *float64 `json:"hold_back_seconds,omitempty"`
 	Name            *string  `json:"name,omitempty"`
+	Prefer          *[]Rule  `json:"prefer,omitempty"`
+	Priority        *int     `json:"priority,omitempty"`
 	Profile         *string  `json:"profile,omitempty"`
+	Require         *[]Rule  `json:"require,omitempty"`
 	WindowSeconds   *float64 `json:"window_seconds,omitempty"`
 }
 
 // StreamWithKey defines model for StreamWithKey.
 type StreamWithKey struct {
 	CreatedAt time.Time `json:"created_at"`
-	Disabled  bool      `json:"disabled"`
+
+	// Degrade It may start without its top rungs while there is no room for all of them
+	Degrade  bool `json:"degrade"`
+	Disabled bool `json:"disabled"`
 
 	// GraceSeconds A publisher that returns within it continues the broadcast
 	GraceSeconds float64 `json:"grace_seconds"`
@@ -497,9 +816,18 @@ type StreamWithKey struct {
 	ID string `json:"id"`
 
 	// Key The stream key; shown this once
-	Key       string    `json:"key"`
-	Name      string    `json:"name"`
-	Profile   string    `json:"profile"`
+	Key  string `json:"key"`
+	Name string `json:"name"`
+
+	// Prefer Rules of which as many as can should hold; the first weighs most
+	Prefer []Rule `json:"prefer"`
+
+	// Priority Of the streams that wait for capacity, the higher goes first; 0 to 100
+	Priority int    `json:"priority"`
+	Profile  string `json:"profile"`
+
+	// Require Rules of where it is transcoded that must all hold
+	Require   []Rule    `json:"require"`
 	UpdatedAt time.Time `json:"updated_at"`
 	Version   int64     `json:"version"`
 
@@ -510,8 +838,10 @@ type StreamWithKey struct {
 // VideoRendition defines model for VideoRendition.
 type VideoRendition struct {
 	// Bitrate Bits per second
-	Bitrate int64   `json:"bitrate"`
-	Codec   *string `json:"codec,omitempty"`
+	Bitrate int64 `json:"bitrate"`
+
+	// Codec hevc and av1 are made by GPUs that have them
+	Codec *string `json:"codec,omitempty"`
 
 	// Fps Caps the frame rate; 0 is the source's own
 	Fps    *float64 `json:"fps,omitempty"`
@@ -520,7 +850,9 @@ type VideoRendition struct {
 	// KeyframeSeconds The segment's length unless given
 	KeyframeSeconds *float64 `json:"keyframe_seconds,omitempty"`
 	Name            string   `json:"name"`
-	Preset          *string  `json:"preset,omitempty"`
+
+	// Preset x264's name, ultrafast to slow; a GPU uses its counterpart
+	Preset *string `json:"preset,omitempty"`
 
 	// Width Bounds the picture; the source's aspect ratio is kept
 	Width int `json:"width"`
@@ -542,13 +874,28 @@ type Worker struct {
 	Host string `json:"host"`
 	ID   string `json:"id"`
 
+	// Labels What the operator says of it; streams may require or prefer them
+	Labels map[string]string `json:"labels"`
+
+	// Nvml "ok", or why there is no GPU to see; left out where GPUs were not asked for
+	Nvml *string `json:"nvml,omitempty"`
+
 	// Origin The address of its origin, host:port
 	Origin string `json:"origin"`
 	Ready  bool   `json:"ready"`
 
 	// Reason Why it is not ready
-	Reason  *string `json:"reason,omitempty"`
-	Version string  `json:"version"`
+	Reason *string `json:"reason,omitempty"`
+
+	// Resources What can be reserved of it and what is
+	Resources []Resource `json:"resources"`
+
+	// SessionLimit Encoder sessions that the driver allows on all session-limited (GeForce) cards together; left out without such cards, or when lifted
+	SessionLimit *int `json:"session_limit,omitempty"`
+
+	// SessionsUsed Encoder sessions on those cards
+	SessionsUsed *int   `json:"sessions_used,omitempty"`
+	Version      string `json:"version"`
 }
 
 // WorkerPage defines model for WorkerPage.
@@ -584,6 +931,12 @@ type ListDevicesParams struct {
 
 	// After The `next` of the page before
 	After *After `form:"after,omitempty" json:"after,omitempty"`
+}
+
+// ExplainPlacementParams defines parameters for ExplainPlacement.
+type ExplainPlacementParams struct {
+	// Stream A stream's id
+	Stream string `form:"stream" json:"stream"`
 }
 
 // ListProfilesParams defines parameters for ListProfiles.
@@ -641,6 +994,9 @@ type IngestPublishJSONRequestBody = PublishRequest
 
 // IngestReleaseJSONRequestBody defines body for IngestRelease for application/json ContentType.
 type IngestReleaseJSONRequestBody = ReleaseRequest
+
+// SimulatePlacementJSONRequestBody defines body for SimulatePlacement for application/json ContentType.
+type SimulatePlacementJSONRequestBody = SimulateRequest
 
 // PutProfileJSONRequestBody defines body for PutProfile for application/json ContentType.
 type PutProfileJSONRequestBody = ProfileSpec
@@ -784,6 +1140,34 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/openapi.yaml (the `GetOpenAPI` operationId).
 	GetOpenAPI(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ExplainPlacement Where a stream would be placed now, and what stands against each device
+	//
+	// The decision that the controller would make now for the stream with its settings as they are: what the stream holds
+	// already is given back first, and the worker that it is on is preferred. Nothing is committed.
+	//
+	// Corresponds with GET /v1/placement/explain (the `ExplainPlacement` operationId).
+	ExplainPlacement(ctx context.Context, params *ExplainPlacementParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SimulatePlacementWithBody Where a number of streams would be placed, one after the other
+	//
+	// As if each had been committed before the next is decided. The first that finds no room ends it, with the reason.
+	// Nothing is committed.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/placement/simulate (the `SimulatePlacement` operationId).
+	SimulatePlacementWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SimulatePlacement Where a number of streams would be placed, one after the other
+	//
+	// As if each had been committed before the next is decided. The first that finds no room ends it, with the reason.
+	// Nothing is committed.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/placement/simulate (the `SimulatePlacement` operationId).
+	SimulatePlacement(ctx context.Context, body SimulatePlacementJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListProfiles List profiles, the built-in ones too, in the order of their names
 	//
@@ -1030,6 +1414,64 @@ func (c *Client) ListDevices(ctx context.Context, params *ListDevicesParams, req
 // Corresponds with GET /v1/openapi.yaml (the `GetOpenAPI` operationId).
 func (c *Client) GetOpenAPI(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetOpenAPIRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ExplainPlacement Where a stream would be placed now, and what stands against each device
+//
+// The decision that the controller would make now for the stream with its settings as they are: what the stream holds
+// already is given back first, and the worker that it is on is preferred. Nothing is committed.
+//
+// Corresponds with GET /v1/placement/explain (the `ExplainPlacement` operationId).
+func (c *Client) ExplainPlacement(ctx context.Context, params *ExplainPlacementParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewExplainPlacementRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SimulatePlacementWithBody Where a number of streams would be placed, one after the other
+//
+// As if each had been committed before the next is decided. The first that finds no room ends it, with the reason.
+// Nothing is committed.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/placement/simulate (the `SimulatePlacement` operationId).
+func (c *Client) SimulatePlacementWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSimulatePlacementRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SimulatePlacement Where a number of streams would be placed, one after the other
+//
+// As if each had been committed before the next is decided. The first that finds no room ends it, with the reason.
+// Nothing is committed.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/placement/simulate (the `SimulatePlacement` operationId).
+func (c *Client) SimulatePlacement(ctx context.Context, body SimulatePlacementJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSimulatePlacementRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -1540,6 +1982,96 @@ func NewGetOpenAPIRequest(server string) (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewExplainPlacementRequest constructs an http.Request for the ExplainPlacement method
+func NewExplainPlacementRequest(server string, params *ExplainPlacementParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/placement/explain")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "stream", params.Stream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewSimulatePlacementRequest calls the generic SimulatePlacement builder with application/json body
+func NewSimulatePlacementRequest(server string, body SimulatePlacementJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSimulatePlacementRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewSimulatePlacementRequestWithBody constructs an http.Request for the SimulatePlacement method, with any body, and a specified content type
+func NewSimulatePlacementRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/placement/simulate")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -2336,6 +2868,36 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /v1/openapi.yaml (the `GetOpenAPI` operationId).
 	GetOpenAPIWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetOpenAPIResponse, error)
 
+	// ExplainPlacementWithResponse Where a stream would be placed now, and what stands against each device
+	//
+	// The decision that the controller would make now for the stream with its settings as they are: what the stream holds
+	// already is given back first, and the worker that it is on is preferred. Nothing is committed.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/placement/explain (the `ExplainPlacement` operationId).
+	ExplainPlacementWithResponse(ctx context.Context, params *ExplainPlacementParams, reqEditors ...RequestEditorFn) (*ExplainPlacementResponse, error)
+
+	// SimulatePlacementWithBodyWithResponse Where a number of streams would be placed, one after the other
+	//
+	// As if each had been committed before the next is decided. The first that finds no room ends it, with the reason.
+	// Nothing is committed.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/placement/simulate (the `SimulatePlacement` operationId).
+	SimulatePlacementWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SimulatePlacementResponse, error)
+
+	// SimulatePlacementWithResponse Where a number of streams would be placed, one after the other
+	//
+	// As if each had been committed before the next is decided. The first that finds no room ends it, with the reason.
+	// Nothing is committed.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/placement/simulate (the `SimulatePlacement` operationId).
+	SimulatePlacementWithResponse(ctx context.Context, body SimulatePlacementJSONRequestBody, reqEditors ...RequestEditorFn) (*SimulatePlacementResponse, error)
+
 	// ListProfilesWithResponse List profiles, the built-in ones too, in the order of their names
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -2693,6 +3255,102 @@ func (r GetOpenAPIResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetOpenAPIResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ExplainPlacementResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Explanation
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ExplainPlacementResponse) GetJSON200() *Explanation {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ExplainPlacementResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ExplainPlacementResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ExplainPlacementResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ExplainPlacementResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ExplainPlacementResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type SimulatePlacementResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Simulation
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SimulatePlacementResponse) GetJSON200() *Simulation {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r SimulatePlacementResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SimulatePlacementResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SimulatePlacementResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SimulatePlacementResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SimulatePlacementResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -3519,6 +4177,54 @@ func (c *ClientWithResponses) GetOpenAPIWithResponse(ctx context.Context, reqEdi
 	return ParseGetOpenAPIResponse(rsp)
 }
 
+// ExplainPlacementWithResponse Where a stream would be placed now, and what stands against each device
+//
+// The decision that the controller would make now for the stream with its settings as they are: what the stream holds
+// already is given back first, and the worker that it is on is preferred. Nothing is committed.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/placement/explain (the `ExplainPlacement` operationId).
+func (c *ClientWithResponses) ExplainPlacementWithResponse(ctx context.Context, params *ExplainPlacementParams, reqEditors ...RequestEditorFn) (*ExplainPlacementResponse, error) {
+	rsp, err := c.ExplainPlacement(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseExplainPlacementResponse(rsp)
+}
+
+// SimulatePlacementWithBodyWithResponse Where a number of streams would be placed, one after the other
+//
+// As if each had been committed before the next is decided. The first that finds no room ends it, with the reason.
+// Nothing is committed.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/placement/simulate (the `SimulatePlacement` operationId).
+func (c *ClientWithResponses) SimulatePlacementWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SimulatePlacementResponse, error) {
+	rsp, err := c.SimulatePlacementWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSimulatePlacementResponse(rsp)
+}
+
+// SimulatePlacementWithResponse Where a number of streams would be placed, one after the other
+//
+// As if each had been committed before the next is decided. The first that finds no room ends it, with the reason.
+// Nothing is committed.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/placement/simulate (the `SimulatePlacement` operationId).
+func (c *ClientWithResponses) SimulatePlacementWithResponse(ctx context.Context, body SimulatePlacementJSONRequestBody, reqEditors ...RequestEditorFn) (*SimulatePlacementResponse, error) {
+	rsp, err := c.SimulatePlacement(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSimulatePlacementResponse(rsp)
+}
+
 // ListProfilesWithResponse List profiles, the built-in ones too, in the order of their names
 //
 // Returns a wrapper object for the known response body format(s).
@@ -3899,6 +4605,72 @@ func ParseGetOpenAPIResponse(rsp *http.Response) (*GetOpenAPIResponse, error) {
 	}
 
 	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseExplainPlacementResponse parses an HTTP response from a ExplainPlacementWithResponse call
+func ParseExplainPlacementResponse(rsp *http.Response) (*ExplainPlacementResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ExplainPlacementResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Explanation
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSimulatePlacementResponse parses an HTTP response from a SimulatePlacementWithResponse call
+func ParseSimulatePlacementResponse(rsp *http.Response) (*SimulatePlacementResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SimulatePlacementResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Simulation
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Problem
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -4471,6 +5243,12 @@ type ServerInterface interface {
 	// GetOpenAPI This document
 	// (GET /v1/openapi.yaml)
 	GetOpenAPI(w http.ResponseWriter, r *http.Request)
+	// ExplainPlacement Where a stream would be placed now, and what stands against each device
+	// (GET /v1/placement/explain)
+	ExplainPlacement(w http.ResponseWriter, r *http.Request, params ExplainPlacementParams)
+	// SimulatePlacement Where a number of streams would be placed, one after the other
+	// (POST /v1/placement/simulate)
+	SimulatePlacement(w http.ResponseWriter, r *http.Request)
 	// ListProfiles List profiles, the built-in ones too, in the order of their names
 	// (GET /v1/profiles)
 	ListProfiles(w http.ResponseWriter, r *http.Request, params ListProfilesParams)
@@ -4629,6 +5407,53 @@ func (siw *ServerInterfaceWrapper) GetOpenAPI(w http.ResponseWriter, r *http.Req
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetOpenAPI(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ExplainPlacement operation middleware
+func (siw *ServerInterfaceWrapper) ExplainPlacement(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ExplainPlacementParams
+
+	// ------------- Required query parameter "stream" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "stream", r.URL.Query(), &params.Stream, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "stream"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "stream", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ExplainPlacement(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// SimulatePlacement operation middleware
+func (siw *ServerInterfaceWrapper) SimulatePlacement(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.SimulatePlacement(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -5290,6 +6115,10 @@ func HandlerWithOptions(si ServerInterface, options GorillaServerOptions) http.H
 	r.HandleFunc(options.BaseURL+"/v1/workers/{id}", wrapper.GetWorker).Methods(http.MethodGet)
 
 	r.HandleFunc(options.BaseURL+"/v1/devices", wrapper.ListDevices).Methods(http.MethodGet)
+
+	r.HandleFunc(options.BaseURL+"/v1/placement/explain", wrapper.ExplainPlacement).Methods(http.MethodGet)
+
+	r.HandleFunc(options.BaseURL+"/v1/placement/simulate", wrapper.SimulatePlacement).Methods(http.MethodPost)
 
 	r.HandleFunc(options.BaseURL+"/internal/v1/ingest/publish", wrapper.IngestPublish).Methods(http.MethodPost)
 

@@ -1,10 +1,7 @@
 package api
 
 import (
-	"time"
-
 	"github.com/dionysia-dev/dionysia/services/api/wire"
-	"github.com/dionysia-dev/dionysia/services/capacity"
 	"github.com/dionysia-dev/dionysia/services/store"
 	"github.com/dionysia-dev/dionysia/services/stream"
 )
@@ -22,28 +19,37 @@ func toStream(s stream.Stream) wire.Stream {
 	return wire.Stream{
 		ID: s.ID, Name: s.Name, Profile: s.Profile, Disabled: s.Disabled,
 		GraceSeconds: float64(s.Grace), HoldBackSeconds: float64(s.HoldBack), WindowSeconds: float64(s.Window),
+		Priority: s.Priority, Require: toRules(s.Require), Prefer: toRules(s.Prefer), Degrade: s.Degrade,
 		CreatedAt: s.CreatedAt, UpdatedAt: s.UpdatedAt, Version: s.Version,
 	}
 }
 
 func toStreamWithKey(s stream.Stream, key string) wire.StreamWithKey {
+	w := toStream(s)
 	return wire.StreamWithKey{
-		ID: s.ID, Name: s.Name, Profile: s.Profile, Disabled: s.Disabled,
-		GraceSeconds: float64(s.Grace), HoldBackSeconds: float64(s.HoldBack), WindowSeconds: float64(s.Window),
-		CreatedAt: s.CreatedAt, UpdatedAt: s.UpdatedAt, Version: s.Version, Key: key,
+		ID: w.ID, Name: w.Name, Profile: w.Profile, Disabled: w.Disabled,
+		GraceSeconds: w.GraceSeconds, HoldBackSeconds: w.HoldBackSeconds, WindowSeconds: w.WindowSeconds,
+		Priority: w.Priority, Require: w.Require, Prefer: w.Prefer, Degrade: w.Degrade,
+		CreatedAt: w.CreatedAt, UpdatedAt: w.UpdatedAt, Version: w.Version, Key: key,
+	}
+}
+
+// newStream is a stream with every setting at its default.
+func newStream(id string) stream.Stream {
+	return stream.Stream{
+		ID: id, Name: id, Profile: stream.DefaultProfile,
+		Grace:    stream.Seconds(stream.DefaultGrace.Seconds()),
+		HoldBack: stream.Seconds(stream.DefaultHoldBack.Seconds()),
+		Window:   stream.Seconds(stream.DefaultWindow.Seconds()),
+		Priority: stream.DefaultPriority,
 	}
 }
 
 func fromStreamCreate(c wire.StreamCreate) stream.Stream {
-	s := stream.Stream{
-		ID: c.ID, Name: c.ID, Profile: stream.DefaultProfile,
-		Grace:    stream.Seconds(stream.DefaultGrace.Seconds()),
-		HoldBack: stream.Seconds(stream.DefaultHoldBack.Seconds()),
-		Window:   stream.Seconds(stream.DefaultWindow.Seconds()),
-	}
-	return applyUpdate(s, wire.StreamUpdate{
+	return applyUpdate(newStream(c.ID), wire.StreamUpdate{
 		Name: c.Name, Profile: c.Profile, Disabled: c.Disabled,
 		GraceSeconds: c.GraceSeconds, HoldBackSeconds: c.HoldBackSeconds, WindowSeconds: c.WindowSeconds,
+		Priority: c.Priority, Require: c.Require, Prefer: c.Prefer, Degrade: c.Degrade,
 	})
 }
 
@@ -54,7 +60,31 @@ func applyUpdate(s stream.Stream, u wire.StreamUpdate) stream.Stream {
 	setSeconds(&s.Grace, u.GraceSeconds)
 	setSeconds(&s.HoldBack, u.HoldBackSeconds)
 	setSeconds(&s.Window, u.WindowSeconds)
+	set(&s.Priority, u.Priority)
+	set(&s.Degrade, u.Degrade)
+	if u.Require != nil {
+		s.Require = fromRules(*u.Require)
+	}
+	if u.Prefer != nil {
+		s.Prefer = fromRules(*u.Prefer)
+	}
 	return s
+}
+
+func toRules(rules []stream.Rule) []wire.Rule {
+	out := make([]wire.Rule, len(rules))
+	for i, r := range rules {
+		out[i] = string(r)
+	}
+	return out
+}
+
+func fromRules(rules []wire.Rule) []stream.Rule {
+	var out []stream.Rule
+	for _, r := range rules {
+		out = append(out, stream.Rule(r))
+	}
+	return out
 }
 
 func set[T any](to *T, from *T) {
@@ -124,20 +154,40 @@ func toSession(s stream.Session) *wire.Session {
 }
 
 func toBroadcast(b stream.Broadcast) *wire.Broadcast {
-	return &wire.Broadcast{ID: b.ID, State: wire.BroadcastState(b.State), StartedAt: b.StartedAt, EndedAt: b.EndedAt}
+	return &wire.Broadcast{
+		ID: b.ID, State: wire.BroadcastState(b.State), StartedAt: b.StartedAt, EndedAt: b.EndedAt,
+		WaitingSince: b.WaitingSince, Reason: nonZero(b.Reason),
+	}
 }
 
 func toPlacement(p stream.Placement) *wire.Placement {
 	return &wire.Placement{
 		Broadcast: p.Broadcast, Epoch: p.Epoch, Worker: p.Worker, Device: p.Device, PricePxS: p.Price,
+		Reserved: toReservations(p.Reserved), Dropped: renditionNames(p.Dropped), Priority: p.Priority,
 		State: wire.PlacementState(p.State), Profile: p.Profile.Name, CommittedAt: p.CommittedAt,
 	}
+}
+
+func toReservations(list []stream.Reservation) []wire.Reservation {
+	out := make([]wire.Reservation, len(list))
+	for i, r := range list {
+		out[i] = wire.Reservation{Resource: r.Resource, Amount: r.Amount}
+	}
+	return out
+}
+
+func renditionNames(list []stream.VideoRendition) []string {
+	names := make([]string, len(list))
+	for i, v := range list {
+		names[i] = v.Name
+	}
+	return names
 }
 
 func toRunStatus(s stream.RunStatus) *wire.RunStatus {
 	return &wire.RunStatus{
 		ID: stream.RunID{Epoch: s.Epoch, Run: s.Run}.String(), Epoch: s.Epoch, Run: s.Run,
-		State: wire.RunStatusState(s.State), Restarts: s.Restarts, UpdatedAt: s.UpdatedAt,
+		State: wire.RunStatusState(s.State), Restarts: s.Restarts, Device: nonZero(s.Device), UpdatedAt: s.UpdatedAt,
 	}
 }
 
@@ -146,34 +196,6 @@ func toRendition(r stream.RenditionStatus) wire.RenditionStatus {
 		Name: r.Name, Codec: r.Codec, Width: nonZero(r.Width), Height: nonZero(r.Height),
 		Fps: nonZero(r.FPS), Bitrate: r.Bitrate,
 	}
-}
-
-// toWorker joins a worker's report with what the ledger has reserved on it.
-func toWorker(seen store.ReportSeen, ledger map[string]map[string]store.Held) wire.Worker {
-	r := seen.Report
-	w := wire.Worker{
-		ID: r.Worker, Boot: r.Boot, Host: r.Host, Version: r.Version, Origin: r.Origin,
-		Ready: r.Ready, Reason: nonZero(r.Reason), Drain: r.Drain, Gpac: r.GPAC,
-		ClockErrorMs: r.ClockErrorMillis, AgeSeconds: seen.Age.Round(time.Millisecond).Seconds(),
-		Devices: make([]wire.Device, 0, len(r.Devices)),
-	}
-	for _, d := range r.Devices {
-		w.Devices = append(w.Devices, toDevice(r.Worker, d, ledger[d.ID]))
-	}
-	return w
-}
-
-func toDevice(worker string, d capacity.Device, reserved map[string]store.Held) wire.Device {
-	out := wire.Device{
-		Worker: worker, ID: d.ID, Kind: wire.DeviceKind(d.Kind), Name: d.Name, Usable: d.Usable,
-		Reason: nonZero(d.Reason), CapacityPxS: d.Capacity, CapacitySource: nonZero(d.CapacitySource),
-		UsedPxS: d.Used, Cores: d.Cores, Load: d.Load, Streams: make(map[string]int64, len(reserved)),
-	}
-	for id, h := range reserved {
-		out.Streams[id] = h.Amount
-		out.ReservedPxS += h.Amount
-	}
-	return out
 }
 
 func fromIngestReport(r wire.IngestReport) store.IngestReport {

@@ -19,6 +19,8 @@ import (
 
 	"github.com/dionysia-dev/dionysia/services/api/wire"
 	"github.com/dionysia-dev/dionysia/services/auth"
+	"github.com/dionysia-dev/dionysia/services/placement"
+	"github.com/dionysia-dev/dionysia/services/store"
 )
 
 //go:embed openapi.yaml
@@ -33,6 +35,8 @@ const readyTimeout = 2 * time.Second
 // handlers implements the generated wire.ServerInterface.
 type handlers struct {
 	store    Store
+	ledgers  *store.Ledgers
+	policy   placement.Policy
 	logger   hclog.Logger
 	now      func() time.Time
 	refusals refusals
@@ -126,6 +130,7 @@ func (h *handlers) badParameter(w http.ResponseWriter, r *http.Request, err erro
 	var (
 		format *wire.InvalidParamFormatError
 		many   *wire.TooManyValuesForParamError
+		needed *wire.RequiredParamError
 	)
 	p := badRequest("A parameter is malformed.")
 	switch {
@@ -133,6 +138,8 @@ func (h *handlers) badParameter(w http.ResponseWriter, r *http.Request, err erro
 		p.addField(format.ParamName, "is not of the right type")
 	case errors.As(err, &many):
 		p.addField(many.ParamName, "is given more than once")
+	case errors.As(err, &needed):
+		p.addField(needed.ParamName, "is required")
 	}
 	h.fail(w, r, p)
 }

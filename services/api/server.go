@@ -16,6 +16,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/dionysia-dev/dionysia/services/placement"
 )
 
 // Config is what an operator sets.
@@ -25,6 +27,8 @@ type Config struct {
 	// empty its routes refuse everyone, and Start refuses to start.
 	AdminToken    string
 	InternalToken string
+	// Policy is the controller's, which explain and simulate decide by.
+	Policy placement.Policy
 }
 
 // Deps are the parts that the server uses.
@@ -56,7 +60,10 @@ func New(config Config, deps Deps) *Server {
 		deps.Registry = prometheus.NewRegistry()
 	}
 	logger := deps.Logger.Named("api")
-	h := &handlers{store: deps.Store, logger: logger, now: func() time.Time { return time.Now().UTC() }}
+	h := &handlers{store: deps.Store, policy: config.Policy, logger: logger, now: func() time.Time { return time.Now().UTC() }}
+	if deps.Store != nil {
+		h.ledgers = deps.Store.NewLedgers()
+	}
 	duration := register(deps.Registry, prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name:    "http_request_duration_seconds",
 		Help:    "How long requests took to answer, by route template, method and status code.",

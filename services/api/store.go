@@ -32,6 +32,7 @@ type Store interface {
 
 	Reports(ctx context.Context) ([]store.ReportSeen, error)
 	Ledger(ctx context.Context, worker string) (map[string]map[string]store.Held, error)
+	NewLedgers() *store.Ledgers
 	Broadcast(ctx context.Context, id string) (stream.Broadcast, error)
 	Placement(ctx context.Context, id string) (stream.Placement, error)
 	Status(ctx context.Context, id string) (stream.RunStatus, error)

@@ -144,6 +144,10 @@ func difference(before, after stream.Stream) string {
 	add("grace_seconds", before.Grace, after.Grace)
 	add("hold_back_seconds", before.HoldBack, after.HoldBack)
 	add("window_seconds", before.Window, after.Window)
+	add("priority", before.Priority, after.Priority)
+	add("require", fmt.Sprint(before.Require), fmt.Sprint(after.Require))
+	add("prefer", fmt.Sprint(before.Prefer), fmt.Sprint(after.Prefer))
+	add("degrade", before.Degrade, after.Degrade)
 	if len(parts) == 0 {
 		return fmt.Sprintf("nothing changed, version %d", after.Version)
 	}

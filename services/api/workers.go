@@ -21,10 +21,15 @@ func (h *handlers) ListWorkers(w http.ResponseWriter, r *http.Request, params wi
 		h.fail(w, r, about(err, "list of workers"))
 		return
 	}
+	ledgers, err := h.refreshed(r.Context())
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
 	items, next := slicePage(reports, workerID, after, limit)
 	out := wire.WorkerPage{Items: make([]wire.Worker, 0, len(items)), Next: cursor("workers", next)}
 	for _, seen := range items {
-		worker, err := h.worker(r.Context(), seen)
+		worker, err := h.worker(r.Context(), ledgers, seen)
 		if err != nil {
 			h.fail(w, r, err)
 			return
@@ -45,7 +50,12 @@ func (h *handlers) GetWorker(w http.ResponseWriter, r *http.Request, id wire.Wor
 		if seen.Worker != id {
 			continue
 		}
-		worker, err := h.worker(r.Context(), seen)
+		ledgers, err := h.refreshed(r.Context())
+		if err != nil {
+			h.fail(w, r, err)
+			return
+		}
+		worker, err := h.worker(r.Context(), ledgers, seen)
 		if err != nil {
 			h.fail(w, r, err)
 			return
@@ -68,25 +78,52 @@ func (h *handlers) ListDevices(w http.ResponseWriter, r *http.Request, params wi
 		h.fail(w, r, about(err, "list of workers"))
 		return
 	}
-	var all []wire.Device
-	for _, seen := range reports {
-		worker, err := h.worker(r.Context(), seen)
-		if err != nil {
-			h.fail(w, r, err)
-			return
-		}
-		all = append(all, worker.Devices...)
+	ledgers, err := h.refreshed(r.Context())
+	if err != nil {
+		h.fail(w, r, err)
+		return
 	}
-	items, next := slicePage(all, func(d wire.Device) string { return d.Worker + "/" + d.ID }, after, limit)
-	h.answer(w, r, http.StatusOK, wire.DevicePage{Items: nonNil(items), Next: cursor("devices", next)})
+	type place struct {
+		seen   store.ReportSeen
+		device int
+	}
+	var all []place
+	for _, seen := range reports {
+		for i := range seen.Devices {
+			all = append(all, place{seen, i})
+		}
+	}
+	items, next := slicePage(all, func(p place) string { return p.seen.Worker + "/" + p.seen.Devices[p.device].ID }, after, limit)
+	out := wire.DevicePage{Items: make([]wire.Device, 0, len(items)), Next: cursor("devices", next)}
+	var worker wire.Worker
+	for _, p := range items {
+		if worker.ID != p.seen.Worker {
+			if worker, err = h.worker(r.Context(), ledgers, p.seen); err != nil {
+				h.fail(w, r, err)
+				return
+			}
+		}
+		out.Items = append(out.Items, worker.Devices[p.device])
+	}
+	h.answer(w, r, http.StatusOK, out)
 }
 
-func (h *handlers) worker(ctx context.Context, seen store.ReportSeen) (wire.Worker, error) {
+// worker joins a report with what streams hold: each stream's share as it is in
+// Redis now, the sums as of the last refresh.
+func (h *handlers) worker(ctx context.Context, ledgers *store.Ledgers, seen store.ReportSeen) (wire.Worker, error) {
 	ledger, err := h.store.Ledger(ctx, seen.Worker)
 	if err != nil {
 		return wire.Worker{}, about(err, "ledger of worker %q", seen.Worker)
 	}
-	return toWorker(seen, ledger), nil
+	return toWorker(seen, held{streams: ledger, loads: ledgers.Load(seen.Worker, nil)}), nil
+}
+
+// refreshed are all ledgers as they are now.
+func (h *handlers) refreshed(ctx context.Context) (*store.Ledgers, error) {
+	if _, err := h.ledgers.Refresh(ctx); err != nil {
+		return nil, about(err, "ledgers of the workers")
+	}
+	return h.ledgers, nil
 }
 
 func workerID(seen store.ReportSeen) string { return seen.Worker }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/dionysia-dev/dionysia/internal/testkit"
 	"github.com/dionysia-dev/dionysia/services/api/wire"
+	"github.com/dionysia-dev/dionysia/services/placement"
 	"github.com/dionysia-dev/dionysia/services/store"
 )
 
@@ -35,6 +36,11 @@ type harness struct {
 
 func newHarness(t *testing.T) *harness {
 	t.Helper()
+	return newHarnessWith(t, placement.DefaultPolicy())
+}
+
+func newHarnessWith(t *testing.T, policy placement.Policy) *harness {
+	t.Helper()
 	h := &harness{t: t, redis: testkit.NewRedis(t), logs: &logBuffer{}}
 	logger := hclog.New(&hclog.LoggerOptions{Output: h.logs, Level: hclog.Trace})
 	var err error
@@ -45,7 +51,7 @@ func newHarness(t *testing.T) *harness {
 		t.Fatalf("opening the store: %v", err)
 	}
 	t.Cleanup(func() { _ = h.store.Close() })
-	server := New(Config{Listen: "127.0.0.1:0", AdminToken: adminToken, InternalToken: internalToken},
+	server := New(Config{Listen: "127.0.0.1:0", AdminToken: adminToken, InternalToken: internalToken, Policy: policy},
 		Deps{Store: h.store, Logger: logger})
 	if err := server.Start(t.Context()); err != nil {
 		t.Fatalf("starting: %v", err)

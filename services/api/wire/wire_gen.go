@@ -893,7 +893,7 @@ type Worker struct {
 	// SessionLimit Encoder sessions that the driver allows on all session-limited (GeForce) cards together; left out without such cards, or when lifted
 	SessionLimit *int `json:"session_limit,omitempty"`
 
-	// SessionsUsed Encoder sessions on those cards
+	// SessionsUsed Encoder sessions on those cards, of whatever process
 	SessionsUsed *int   `json:"sessions_used,omitempty"`
 	Version      string `json:"version"`
 }

@@ -171,7 +171,7 @@ func toPlacement(p stream.Placement) *wire.Placement {
 func toReservations(list []stream.Reservation) []wire.Reservation {
 	out := make([]wire.Reservation, len(list))
 	for i, r := range list {
-		out[i] = wire.Reservation{Resource: r.Resource, Amount: r.Amount}
+		out[i] = wire.Reservation{Resource: r.Resource, Amount: r.Amount, Unit: unit(r.Resource)}
 	}
 	return out
 }

@@ -173,7 +173,7 @@ func TestStatusSaysWhatIsReservedAndWhyItWaits(t *testing.T) {
 	if s.Broadcast.WaitingSince != nil || s.Broadcast.Reason != nil || *s.Run.Device != "cpu" {
 		t.Errorf("placed: %+v %+v", s.Broadcast, s.Run)
 	}
-	if p := s.Placement; fmt.Sprint(p.Reserved) != "[{60 gpu-1} {30 cpu}]" || fmt.Sprint(p.Dropped) != "[1080p]" || p.Priority != 70 {
+	if p := s.Placement; fmt.Sprint(p.Reserved) != "[{60 gpu-1 px/s} {30 cpu px/s}]" || fmt.Sprint(p.Dropped) != "[1080p]" || p.Priority != 70 {
 		t.Errorf("placement %+v", p)
 	}
 }

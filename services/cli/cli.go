@@ -36,6 +36,8 @@ type commands struct {
 
 	Stream  client.StreamCmd  `cmd:"" help:"Create, list, change, watch and delete streams."`
 	Profile client.ProfileCmd `cmd:"" help:"List, apply and delete transcoding profiles."`
+	Device  client.DeviceCmd  `cmd:"" help:"List the CPUs and GPUs of all workers."`
+	Place   client.PlaceCmd   `cmd:"" help:"Explain where a stream is transcoded; simulate where more would go."`
 
 	Hook    hookCmd    `cmd:"" hidden:"" help:"Called by mediamtx; not for people."`
 	Version versionCmd `cmd:"" help:"Print the version."`

@@ -588,9 +588,9 @@ type RenditionStatus struct {
 
 // Reservation defines model for Reservation.
 type Reservation struct {
-	// Amount In the unit of the resource
 	Amount   int64  `json:"amount"`
 	Resource string `json:"resource"`
+	Unit     string `json:"unit"`
 }
 
 // Resource A resource of a worker and its ledger. `cpu` is in px/s of x264's veryfast; a GPU's id in px/s of NVENC's H.264 at

@@ -2,6 +2,7 @@ package client
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/dionysia-dev/dionysia/services/api/wire"
@@ -11,7 +12,7 @@ import (
 type StreamCmd struct {
 	Create    StreamCreateCmd `cmd:"" help:"Create a stream and print its key."`
 	List      StreamListCmd   `cmd:"" name:"ls" aliases:"list" help:"List the streams."`
-	Get       StreamGetCmd    `cmd:"" help:"Show a stream's settings."`
+	Get       StreamGetCmd    `cmd:"" aliases:"show" help:"Show a stream's settings."`
 	Update    StreamUpdateCmd `cmd:"" help:"Change a stream's settings."`
 	Delete    StreamDeleteCmd `cmd:"" aliases:"rm" help:"Delete a stream; a live broadcast ends."`
 	RotateKey StreamRotateCmd `cmd:"" help:"Replace a stream's key and print the new one."`
@@ -29,12 +30,36 @@ type settings struct {
 	Grace    *time.Duration `placeholder:"15s" help:"A publisher that returns within it continues the broadcast."`
 	HoldBack *time.Duration `placeholder:"12s" help:"How far behind the live edge players stay."`
 	Window   *time.Duration `placeholder:"60s" help:"How much of the past the playlists list."`
+	Priority *int           `placeholder:"N" help:"Of the streams that wait for capacity, the higher goes first: 0 to 100; 50 unless given."`
+	Degrade  *bool          `negatable:"" help:"Start without the top rungs while there is no room for all of them."`
+	rules
+}
+
+// rules are the flags that say where streams are transcoded.
+type rules struct {
+	Require []string `sep:"none" placeholder:"RULE" help:"Rule of where it is transcoded, key=value or key!=value: device=gpu, device=cpu, or a worker's label such as datacenter=ams1. All must hold. Repeatable; '' for none."`
+	Prefer  []string `sep:"none" placeholder:"RULE" help:"Rule that should hold, the first weighing most. Repeatable; '' for none."`
+}
+
+// list is nil when the flag was not given, and empty when it was given as ”.
+func (rules) list(given []string) *[]wire.Rule {
+	if given == nil {
+		return nil
+	}
+	list := []wire.Rule{}
+	for _, r := range given {
+		if r != "" {
+			list = append(list, r)
+		}
+	}
+	return &list
 }
 
 func (s settings) update() wire.StreamUpdate {
 	return wire.StreamUpdate{
 		Name: s.Name, Profile: s.Profile, Disabled: s.Disabled,
 		GraceSeconds: inSeconds(s.Grace), HoldBackSeconds: inSeconds(s.HoldBack), WindowSeconds: inSeconds(s.Window),
+		Priority: s.Priority, Degrade: s.Degrade, Require: s.list(s.Require), Prefer: s.list(s.Prefer),
 	}
 }
 
@@ -63,6 +88,7 @@ func (cmd *StreamCreateCmd) Run(ctx *Context) error {
 	s, err := answer[wire.StreamWithKey](c.client.CreateStreamWithResponse(c.Ctx, wire.StreamCreate{
 		ID: cmd.ID, Name: u.Name, Profile: u.Profile, Disabled: u.Disabled,
 		GraceSeconds: u.GraceSeconds, HoldBackSeconds: u.HoldBackSeconds, WindowSeconds: u.WindowSeconds,
+		Priority: u.Priority, Degrade: u.Degrade, Require: u.Require, Prefer: u.Prefer,
 	}))
 	if err != nil {
 		return err
@@ -118,6 +144,10 @@ func (c *session) printStream(s *wire.Stream) error {
 		t.row("grace", seconds(s.GraceSeconds))
 		t.row("hold back", seconds(s.HoldBackSeconds))
 		t.row("window", seconds(s.WindowSeconds))
+		t.row("priority", fmt.Sprint(s.Priority))
+		t.row("require", orNone(s.Require))
+		t.row("prefer", orNone(s.Prefer))
+		t.row("degrade", yes(s.Degrade))
 		t.row("created", clock(s.CreatedAt))
 		t.row("updated", clock(s.UpdatedAt))
 		t.row("version", fmt.Sprint(s.Version))
@@ -144,6 +174,13 @@ func (cmd *StreamUpdateCmd) Run(ctx *Context) error {
 		return err
 	}
 	return c.printStream(s)
+}
+
+func orNone(list []string) string {
+	if len(list) == 0 {
+		return "-"
+	}
+	return strings.Join(list, ", ")
 }
 
 func etag(version int64) *string {

@@ -33,20 +33,40 @@ func (cmd *StreamStatusCmd) Run(ctx *Context) error {
 		}
 		if s.Broadcast != nil {
 			t.row("broadcast", fmt.Sprintf("%s, %s, since %s", s.Broadcast.ID, s.Broadcast.State, clock(s.Broadcast.StartedAt)))
+			printWaiting(t, *s.Broadcast)
 		}
-		if p := s.Placement; p != nil {
-			t.row("placement", fmt.Sprintf("%s/%s, epoch %d, %s Mpx/s, %s", p.Worker, p.Device, p.Epoch, mega(p.PricePxS), p.State))
+		if s.Placement != nil {
+			printPlacement(t, *s.Placement)
 		}
 		if r := s.Run; r != nil {
-			t.row("run", fmt.Sprintf("%s, %s, %d restarts", r.ID, r.State, r.Restarts))
+			t.row("run", fmt.Sprintf("%s, %s, on %s, %d restarts", r.ID, r.State, orUnknown(r.Device, text), r.Restarts))
 		}
 		for _, r := range s.Renditions {
 			t.row("rendition "+r.Name, rendition(r))
 		}
-		if s.LastError != nil {
+		if s.LastError != nil && (s.Broadcast == nil || s.Broadcast.Reason == nil) {
 			t.row("last error", *s.LastError)
 		}
 	})
+}
+
+func printWaiting(t *table, b wire.Broadcast) {
+	if b.WaitingSince != nil {
+		t.row("waiting since", clock(*b.WaitingSince))
+	}
+	if b.Reason != nil {
+		t.row("waiting for", *b.Reason)
+	}
+}
+
+func printPlacement(t *table, p wire.Placement) {
+	t.row("placement", fmt.Sprintf("%s/%s, epoch %d, %s, priority %d, since %s", p.Worker, p.Device, p.Epoch, p.State, p.Priority, clock(p.CommittedAt)))
+	for _, r := range p.Reserved {
+		t.row("reserved", amount(r.Amount, r.Unit)+" of "+r.Resource)
+	}
+	if len(p.Dropped) > 0 {
+		t.row("left out", strings.Join(p.Dropped, ", ")+", for want of room")
+	}
 }
 
 func rendition(r wire.RenditionStatus) string {
@@ -176,6 +196,9 @@ func summary(s *wire.StreamStatus) string {
 	}
 	if s.Run != nil {
 		parts = append(parts, "run", s.Run.ID, string(s.Run.State))
+		if s.Run.Device != nil && s.Placement != nil && *s.Run.Device != s.Placement.Device {
+			parts = append(parts, "on", *s.Run.Device)
+		}
 	}
 	for i, r := range s.Renditions {
 		if i == 0 {

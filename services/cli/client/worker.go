@@ -2,6 +2,9 @@ package client
 
 import (
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 
 	"github.com/dionysia-dev/dionysia/services/api/wire"
 )
@@ -11,22 +14,64 @@ type WorkerListCmd struct {
 	Flags
 }
 
+// Help explains the columns.
+func (WorkerListCmd) Help() string { return columnsHelp }
+
+const columnsHelp = `HELD is what counts as taken of LIMIT, both in millions of encoded pixels per second (Mpx/s): the larger of what streams have reserved and what is measured. On a CPU the pixels are those of x264's veryfast, on a GPU of NVENC's H.264 at preset P3. FREE is what is left in 1080p renditions at 30 frames per second (62.2 Mpx/s each). A ? is not known.`
+
 // Run lists all workers, a line for each device.
 func (cmd *WorkerListCmd) Run(ctx *Context) error {
 	return list(ctx, &cmd.Flags, func(c *session, limit *int, after *string) (reply, error) {
 		return c.client.ListWorkersWithResponse(c.Ctx, &wire.ListWorkersParams{Limit: limit, After: after})
 	}, func(t *table, all []wire.Worker) {
-		t.row("WORKER", "HOST", "STATE", "DEVICE", "KIND", "STREAMS", "RESERVED", "USED", "CAPACITY (MPX/S)")
+		t.row("WORKER", "HOST", "STATE", "DEVICE", "KIND", "STREAMS", "HELD", "LIMIT (MPX/S)", "FREE (1080P30)", "LABELS")
 		for _, w := range all {
 			for _, d := range w.Devices {
-				t.row(w.ID, w.Host, workerState(w), d.ID, string(d.Kind), fmt.Sprint(len(d.Streams)),
-					mega(d.ReservedPxS), orDash(d.UsedPxS, mega), orDash(d.CapacityPxS, mega))
+				r := own(d)
+				t.row(w.ID, w.Host, workerState(w), short(d.ID), string(d.Kind), fmt.Sprint(len(d.Streams)),
+					mega(r.Held), orUnknown(r.Limit, mega), free(d), labels(w))
 			}
 			if len(w.Devices) == 0 {
-				t.row(w.ID, w.Host, workerState(w), "-", "-", "-", "-", "-", "-")
+				t.row(w.ID, w.Host, workerState(w), "-", "-", "-", "-", "-", "-", labels(w))
 			}
 		}
 	})
+}
+
+// own is a device's ledger of px/s.
+func own(d wire.Device) wire.Resource { return resource(d.Resources, d.ID) }
+
+// resource finds a resource; an empty one stands for one that is not there.
+func resource(list []wire.Resource, name string) wire.Resource {
+	for _, r := range list {
+		if r.Resource == name {
+			return r
+		}
+	}
+	return wire.Resource{Resource: name}
+}
+
+// free is what is left of a device, in 1080p30 renditions.
+func free(d wire.Device) string {
+	r := own(d)
+	switch {
+	case !d.Usable:
+		return "-"
+	case r.Limit == nil:
+		return unknown
+	}
+	return equivalents(max(0, *r.Limit-r.Held))
+}
+
+func labels(w wire.Worker) string {
+	if len(w.Labels) == 0 {
+		return "-"
+	}
+	var parts []string
+	for _, k := range slices.Sorted(maps.Keys(w.Labels)) {
+		parts = append(parts, k+"="+w.Labels[k])
+	}
+	return strings.Join(parts, ",")
 }
 
 func workerState(w wire.Worker) string {
@@ -40,36 +85,55 @@ func workerState(w wire.Worker) string {
 	}
 }
 
-// WorkerShowCmd is `dionysia worker show`.
-type WorkerShowCmd struct {
-	Flags
-	ID string `arg:""`
+func deviceState(d wire.Device) string {
+	if d.Usable {
+		return "usable"
+	}
+	return "not usable: " + orUnknown(d.Reason, text)
 }
 
-// Run shows the worker.
-func (cmd *WorkerShowCmd) Run(ctx *Context) error {
-	c, err := cmd.connect(ctx)
-	if err != nil {
-		return err
-	}
-	w, err := answer[wire.Worker](c.client.GetWorkerWithResponse(c.Ctx, cmd.ID))
-	if err != nil {
-		return err
-	}
-	return c.print(w, func(t *table) {
-		t.row("id", w.ID)
-		t.row("host", w.Host)
-		t.row("state", workerState(*w))
-		t.row("version", w.Version)
-		t.row("gpac", w.Gpac)
-		t.row("origin", w.Origin)
-		t.row("last report", seconds(w.AgeSeconds)+" ago")
-		for _, d := range w.Devices {
-			t.row("device "+d.ID, fmt.Sprintf("%s, %s reserved of %s Mpx/s, usable: %s %s", d.Name, mega(d.ReservedPxS),
-				orDash(d.CapacityPxS, mega), yes(d.Usable), orDash(d.Reason, text)))
-			for id, price := range d.Streams {
-				t.row("  stream "+id, mega(price)+" Mpx/s")
-			}
+// DeviceCmd is `dionysia device`.
+type DeviceCmd struct {
+	List DeviceListCmd `cmd:"" name:"ls" aliases:"list" help:"List the devices of all workers, what they can do and what is held."`
+}
+
+// DeviceListCmd is `dionysia device ls`.
+type DeviceListCmd struct {
+	Flags
+}
+
+// Help explains the columns.
+func (DeviceListCmd) Help() string {
+	return columnsHelp + "\n\nSESSIONS (encoder sessions of the system's GeForce cards) and MEMORY (GiB) are held/limit; a - is not bounded."
+}
+
+// Run lists all devices.
+func (cmd *DeviceListCmd) Run(ctx *Context) error {
+	return list(ctx, &cmd.Flags, func(c *session, limit *int, after *string) (reply, error) {
+		return c.client.ListDevicesWithResponse(c.Ctx, &wire.ListDevicesParams{Limit: limit, After: after})
+	}, func(t *table, all []wire.Device) {
+		t.row("WORKER", "DEVICE", "NAME", "CODECS", "STREAMS", "HELD", "LIMIT (MPX/S)", "FREE (1080P30)", "SESSIONS", "MEMORY (GIB)", "STATE")
+		for _, d := range all {
+			r := own(d)
+			t.row(d.Worker, short(d.ID), d.Name, codecs(d), fmt.Sprint(len(d.Streams)), mega(r.Held), orUnknown(r.Limit, mega), free(d),
+				share(d.Resources, "sessions", number[int64]), share(d.Resources, "bytes", gib), deviceState(d))
 		}
 	})
+}
+
+func codecs(d wire.Device) string {
+	if len(d.Codecs) == 0 {
+		return "-"
+	}
+	return strings.Join(d.Codecs, ",")
+}
+
+// share is held/limit of the resource in that unit, - when there is none.
+func share(list []wire.Resource, unit string, format func(int64) string) string {
+	for _, r := range list {
+		if r.Unit == unit {
+			return format(r.Held) + "/" + orUnknown(r.Limit, format)
+		}
+	}
+	return "-"
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/dionysia-dev/dionysia/services/api"
 	"github.com/dionysia-dev/dionysia/services/api/wire"
 	"github.com/dionysia-dev/dionysia/services/capacity"
+	"github.com/dionysia-dev/dionysia/services/placement"
 	"github.com/dionysia-dev/dionysia/services/store"
 )
 
@@ -37,7 +38,7 @@ func newCluster(t *testing.T) *cluster {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = st.Close() })
-	server := api.New(api.Config{Listen: "127.0.0.1:0", AdminToken: "the-token", InternalToken: "other"}, api.Deps{Store: st})
+	server := api.New(api.Config{Listen: "127.0.0.1:0", AdminToken: "the-token", InternalToken: "other", Policy: placement.DefaultPolicy()}, api.Deps{Store: st})
 	if err := server.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -53,6 +54,8 @@ func newCluster(t *testing.T) *cluster {
 type tree struct {
 	Stream  StreamCmd  `cmd:""`
 	Profile ProfileCmd `cmd:""`
+	Device  DeviceCmd  `cmd:""`
+	Place   PlaceCmd   `cmd:""`
 	Worker  struct {
 		Ls   WorkerListCmd `cmd:""`
 		Show WorkerShowCmd `cmd:""`

@@ -87,7 +87,11 @@ func (cmd *PlaceSimulateCmd) Run(ctx *Context) error {
 		if len(s.Placements) > 0 {
 			t.say("")
 		}
-		t.say("The next one: %s", decided(s.Next))
+		if s.Refusal == nil {
+			t.say("The next one %s:", decided(s.Next))
+		} else {
+			t.say("What stands against stream %d:", s.Placed+1)
+		}
 		printDevices(t, s.Next.Devices)
 	})
 }
@@ -106,7 +110,7 @@ func decided(e wire.Explanation) string {
 func printCosts(t *table, e wire.Explanation) {
 	for _, c := range e.Costs {
 		if c.Kind == "gpu" {
-			t.say("needs %s of a GPU, %d encoder sessions, %s GiB of its memory, and %s of the host's CPU", px(c.PxS), c.Sessions, gib(c.MemoryBytes), px(c.HostPxS))
+			t.say("needs %s of a GPU, %s, %s GiB of its memory, and %s of the host's CPU", px(c.PxS), count(c.Sessions, "encoder session"), gib(c.MemoryBytes), px(c.HostPxS))
 			continue
 		}
 		t.say("needs %s of a CPU", px(c.PxS))
@@ -146,7 +150,7 @@ func printDevices(t *table, all []wire.ExplainedDevice) {
 	}
 	t.row("RANK", "WORKER", "DEVICE", "FITS", "NEEDS", "HELD", "LIMIT (MPX/S)", "SESSIONS", "MEMORY (GIB)", "WHY")
 	for _, d := range all {
-		rank, fits, why := "-", "no", d.Reason+": "+d.Text
+		rank, fits, why := "-", "no", d.Text
 		if d.Rank > 0 {
 			rank, fits, why = fmt.Sprint(d.Rank), "yes", scored(d)
 		}
@@ -158,17 +162,10 @@ func printDevices(t *table, all []wire.ExplainedDevice) {
 			r := d.Resources[0]
 			needs, held, limit = mega(r.Needed), mega(r.Held), orUnknown(r.Limit, mega)
 		}
-		t.row(rank, d.Worker, orNothingAt(short(d.Device)), fits, needs, held, limit,
+		t.row(rank, d.Worker, short(d.Device), fits, needs, held, limit,
 			demand(d.Resources, "sessions", number[int64]), demand(d.Resources, "bytes", gib), why)
 	}
 	t.end()
-}
-
-func orNothingAt(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
 }
 
 // demand is needed+held/limit of the resource in that unit, - when there is none.

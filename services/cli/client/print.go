@@ -140,14 +140,25 @@ func amount(n int64, unit string) string {
 	case "bytes":
 		return gib(n) + " GiB"
 	case "sessions":
-		return fmt.Sprintf("%d encoder sessions", n)
+		return count(n, "encoder session")
 	}
 	return fmt.Sprintf("%d %s", n, unit)
+}
+
+// count prints a number of things.
+func count[N int | int64](n N, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 // short cuts a GPU's UUID to what tells it apart in a table.
 func short(device string) string {
 	const most = 12 // gpu- and the UUID's first group
+	if device == "" {
+		return "-"
+	}
 	if strings.HasPrefix(device, "gpu-") && len(device) > most {
 		return device[:most] + "…"
 	}

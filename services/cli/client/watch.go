@@ -39,7 +39,7 @@ func (cmd *StreamStatusCmd) Run(ctx *Context) error {
 			printPlacement(t, *s.Placement)
 		}
 		if r := s.Run; r != nil {
-			t.row("run", fmt.Sprintf("%s, %s, on %s, %d restarts", r.ID, r.State, orUnknown(r.Device, text), r.Restarts))
+			t.row("run", fmt.Sprintf("%s, %s, on %s, %s", r.ID, r.State, orUnknown(r.Device, text), count(r.Restarts, "restart")))
 		}
 		for _, r := range s.Renditions {
 			t.row("rendition "+r.Name, rendition(r))

@@ -43,13 +43,13 @@ func printWorker(t *table, w wire.Worker) {
 		t.row("encoder sessions", ledger(resource(w.Resources, "nvenc-sessions")))
 	}
 	for _, d := range w.Devices {
-		t.row("")
+		t.say("")
 		printDevice(t, d)
 	}
 }
 
 func printDevice(t *table, d wire.Device) {
-	t.row("device "+d.ID, d.Name+", "+deviceState(d))
+	t.say("device %s: %s, %s", d.ID, d.Name, deviceState(d))
 	t.row("  codecs", codecs(d))
 	t.row("  capacity", orUnknown(d.CapacityPxS, px)+", "+orUnknown(d.CapacitySource, text))
 	if d.SessionMaxPxS != nil {
@@ -80,9 +80,19 @@ func printDevice(t *table, d wire.Device) {
 
 // ledger is a resource in a line.
 func ledger(r wire.Resource) string {
-	in := func(n int64) string { return amount(n, r.Unit) }
-	return fmt.Sprintf("%s of %s; reserved %s by %d streams, %s of it lately; used %s",
-		in(r.Held), orUnknown(r.Limit, in), in(r.Reserved), r.Streams, in(r.Young), orUnknown(r.Used, in))
+	format, unit := number[int64], ""
+	switch r.Unit {
+	case "px/s":
+		format, unit = mega, " Mpx/s"
+	case "bytes":
+		format, unit = gib, " GiB"
+	}
+	text := fmt.Sprintf("%s of %s%s", format(r.Held), orUnknown(r.Limit, format), unit)
+	if r.Unit == "px/s" {
+		text += fmt.Sprintf(" (%s of %s × 1080p30)", equivalents(r.Held), orUnknown(r.Limit, equivalents))
+	}
+	return fmt.Sprintf("%s: reserved %s by %s, %s of it lately; used %s",
+		text, format(r.Reserved), count(r.Streams, "stream"), format(r.Young), orUnknown(r.Used, format))
 }
 
 func limited(l wire.LearnedLimit) string {

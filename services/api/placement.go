@@ -36,13 +36,20 @@ func (h *handlers) explain(ctx context.Context, id string) (wire.Explanation, er
 	if err != nil {
 		return wire.Explanation{}, about(err, "placement of stream %q", id)
 	}
+	b, _, err := optional(h.store.Broadcast(ctx, id))
+	if err != nil {
+		return wire.Explanation{}, about(err, "broadcast of stream %q", id)
+	}
 	fleet, err := h.fleet(ctx)
 	if err != nil {
 		return wire.Explanation{}, err
 	}
+	if placed && p.Broadcast == b.ID {
+		request.Stay = p.Worker
+	}
 	placed = placed && p.State != stream.PlacementEnded
 	if placed {
-		request.Stay, request.Own.Worker = p.Worker, p.Worker
+		request.Own.Worker = p.Worker
 		request.Own.Reserved, request.Own.Young = h.ledgers.Held(p.Worker, id)
 	}
 	e, err := placement.Explain(fleet, request)

@@ -210,6 +210,9 @@ func TestExplain(t *testing.T) {
 	}
 
 	// What it holds itself is given back; what others hold is not.
+	if err := h.store.PutBroadcast(t.Context(), stream.Broadcast{ID: "b1", Stream: "demo", State: stream.BroadcastLive, StartedAt: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
 	hold := func(id string) {
 		h.hold(id, "w1", stream.Reservation{Resource: testGPU, Amount: gpuPx - 150_000_000})
 	}

@@ -126,6 +126,7 @@ func (r *runState) note(prefix string, rep *rep, info segmentInfo, written time.
 	p := &r.progress[i]
 	p.Segments++
 	p.LastSegmentAt = written
+	p.MediaEnd = ticks(info.time+info.duration, rep.init.track.Timescale)
 	p.Bitrate = int64(float64(info.size) * 8 / seconds)
 	if rep.init.track.Kind == stream.Video {
 		p.FPS = float64(info.frames) / seconds

@@ -35,6 +35,8 @@ type RungProgress struct {
 	LastSegmentAt time.Time
 	// Segments counts its whole segments, listed or not.
 	Segments int
+	// MediaEnd is where its newest whole segment ends, in the run's media time.
+	MediaEnd time.Duration
 	// FPS and Bitrate (bits per second) are measured over the newest segment;
 	// FPS is 0 for audio.
 	FPS     float64

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 
@@ -12,6 +13,7 @@ import (
 
 const (
 	ringLines   = 20
+	givenLines  = 20
 	maxLineLen  = 500
 	maxLogBytes = 1 << 20
 )
@@ -21,6 +23,7 @@ const (
 type logRing struct {
 	mu    sync.Mutex
 	lines []string
+	given []string // the first with which encoders gave up
 	part  []byte
 	file  *os.File
 	size  int
@@ -67,6 +70,9 @@ func (r *logRing) line(s string) {
 		n, _ := r.file.WriteString(s + "\n")
 		r.size += n
 	}
+	if len(r.given) < givenLines && givesUp(s) {
+		r.given = append(r.given, s)
+	}
 	r.lines = append(r.lines, s)
 	if len(r.lines) > ringLines {
 		r.lines = r.lines[1:]
@@ -78,6 +84,13 @@ func (r *logRing) tail(n int) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return strings.Join(r.lines[max(0, len(r.lines)-n):], " | ")
+}
+
+// givenUp returns the first lines with which encoders gave up.
+func (r *logRing) givenUp() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.given)
 }
 
 func (r *logRing) close() {

@@ -14,8 +14,6 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
-	"github.com/dionysia-dev/dionysia/services/capacity"
-	"github.com/dionysia-dev/dionysia/services/placement"
 	"github.com/dionysia-dev/dionysia/services/stream"
 	"github.com/dionysia-dev/dionysia/worker/gpac"
 	"github.com/dionysia-dev/dionysia/worker/origin"
@@ -49,12 +47,19 @@ type loop struct {
 	cancel   context.CancelFunc
 	graceful atomic.Bool
 
-	prober  prober    // of run's goroutine
-	waiting time.Time // since when there has been no source; of the same
-	unknown time.Time // since when Redis has not known the placement; the manager's
+	prober  prober             // of run's goroutine
+	waiting time.Time          // since when there has been no source; of the same
+	shunned map[string]shunned // by device; of the same
+	slowAt  time.Time          // when the run was found too slow; of the same
+	unmoved time.Time          // when an event said that no device takes the run; of the same
+	unknown time.Time          // since when Redis has not known the placement; the manager's
 
 	mu        sync.Mutex
 	placement stream.Placement
+	// device is where the run encodes, and reserved what it holds there: the
+	// placement's until a failure moved it, whatever Redis knows of that.
+	device    string
+	reserved  []stream.Reservation
 	state     stream.RunState
 	runs      uint32 // the current or last one
 	restarts  int
@@ -65,7 +70,8 @@ type loop struct {
 
 func newLoop(m *Manager, p stream.Placement) *loop {
 	l := &loop{m: m, id: p.Stream, epoch: p.Epoch, log: m.log.With("stream", p.Stream, "epoch", p.Epoch),
-		done: make(chan struct{}), settled: make(chan struct{}), poke: make(chan struct{}, 1), placement: p, state: stream.RunWaiting}
+		done: make(chan struct{}), settled: make(chan struct{}), poke: make(chan struct{}, 1), placement: p, state: stream.RunWaiting,
+		shunned: map[string]shunned{}, device: p.Device, reserved: p.Reserved}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	return l
 }
@@ -124,7 +130,7 @@ func (l *loop) status() stream.RunStatus {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := stream.RunStatus{Stream: l.id, Epoch: l.epoch, Run: l.runs, State: l.state, Restarts: l.restarts,
-		LastError: l.lastError, UpdatedAt: time.Now().UTC(), Renditions: []stream.RenditionStatus{}}
+		LastError: l.lastError, Device: l.device, UpdatedAt: time.Now().UTC(), Renditions: []stream.RenditionStatus{}}
 	if l.handle == nil {
 		return s
 	}
@@ -159,7 +165,7 @@ func (l *loop) run(parent context.Context) {
 	var back backoff
 	for !l.over() && !l.ending() {
 		src, ok := l.findSource()
-		if !ok {
+		if !ok || !l.book(src, &back) {
 			continue
 		}
 		l.prober.close()
@@ -171,6 +177,9 @@ func (l *loop) run(parent context.Context) {
 		l.mu.Lock()
 		l.restarts++
 		l.mu.Unlock()
+		if end.fault != nil && l.moveOn(src, *end.fault) {
+			continue
+		}
 		d := back.next(end)
 		l.log.Warn("run ended", "reason", end.reason, "detail", end.detail, "lived", end.lived.Round(time.Millisecond).String(), "again_in", d.String())
 		if d > 0 {
@@ -281,14 +290,6 @@ func (l *loop) findSource() (found, bool) {
 		l.refuse(err.Error())
 		return found{}, false
 	}
-	kind := capacity.GPU
-	if p.Device == capacity.ResourceCPU {
-		kind = capacity.CPU
-	}
-	if err := l.reprice(costing(p.Reserved, placement.Price(kind, ladder, src.media))); err != nil {
-		l.refuse(err.Error())
-		return found{}, false
-	}
 	return found{source: src, placement: p, ladder: ladder, full: fullVideo(p, src.media)}, true
 }
 
@@ -305,43 +306,6 @@ func fullVideo(p stream.Placement, media stream.SourceMedia) []stream.OutVideo {
 		return nil
 	}
 	return l.Video
-}
-
-// reprice reserves what the ladder really costs. Without Redis the reservation
-// stays as it is: it is the profile's most.
-func (l *loop) reprice(reserved []stream.Reservation) error {
-	ctx, cancel := context.WithTimeout(l.ctx, storeTimeout)
-	defer cancel()
-	err := l.m.store.Reprice(ctx, l.id, l.epoch, reserved)
-	switch {
-	case errors.Is(err, stream.ErrNoRoom):
-		return fmt.Errorf("the source costs %d px/s: %w", reserved[0].Amount, err)
-	case err != nil:
-		l.log.Warn("can't change the reservation", "reserved", reserved, "error", err)
-	}
-	return nil
-}
-
-// costing gives what a placement holds the amounts of a cost. A resource that
-// the cost does not need is returned.
-func costing(held []stream.Reservation, c placement.Cost) []stream.Reservation {
-	list := make([]stream.Reservation, 0, len(held))
-	for i, r := range held {
-		switch {
-		case i == 0:
-			r.Amount = c.Px
-		case r.Resource == capacity.ResourceCPU:
-			r.Amount = c.HostPx
-		case r.Resource == capacity.ResourceSessions:
-			r.Amount = int64(c.Sessions)
-		default:
-			r.Amount = c.Memory
-		}
-		if r.Amount > 0 {
-			list = append(list, r)
-		}
-	}
-	return list
 }
 
 // refuse says, once for each reason, that the source can't be transcoded. It
@@ -397,8 +361,9 @@ func (l *loop) prepare(src found, id stream.RunID, base string) (gpac.Command, s
 	if err != nil {
 		return gpac.Command{}, "", err
 	}
+	device, _ := l.place()
 	cmd, err := gpac.Build(gpac.Spec{Version: l.m.cfg.Version, Source: url, Media: src.media, Ladder: src.ladder,
-		Keep: src.placement.Window.Duration() + 2*time.Minute})
+		GPU: gpuOf(device), Keep: src.placement.Window.Duration() + 2*time.Minute})
 	if err != nil {
 		return gpac.Command{}, "", err
 	}

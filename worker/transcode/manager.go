@@ -10,12 +10,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/dionysia-dev/dionysia/services/capacity"
 	"github.com/dionysia-dev/dionysia/services/stream"
 	"github.com/dionysia-dev/dionysia/worker/device"
 	"github.com/dionysia-dev/dionysia/worker/gpac"
@@ -27,6 +29,8 @@ type Store interface {
 	Placement(ctx context.Context, stream string) (stream.Placement, error)
 	Placements(ctx context.Context, worker string) ([]stream.Placement, error)
 	Reprice(ctx context.Context, id string, epoch uint64, reserved []stream.Reservation) error
+	MoveDevice(ctx context.Context, stream string, epoch uint64, device string, reserved []stream.Reservation, limits []capacity.Limit) error
+	RecordDevice(ctx context.Context, stream string, epoch uint64, device string, reserved []stream.Reservation, limits []capacity.Limit) error
 	Release(ctx context.Context, stream string, epoch uint64) error
 	PutStatus(ctx context.Context, status stream.RunStatus) error
 	AddEvent(ctx context.Context, event stream.Event) error
@@ -63,6 +67,7 @@ type Config struct {
 type Deps struct {
 	Store      Store
 	Origin     Origin
+	Devices    Devices
 	Logger     hclog.Logger
 	Registerer prometheus.Registerer
 }
@@ -78,6 +83,7 @@ type Manager struct {
 	cfg     Config
 	store   Store
 	origin  Origin
+	dev     Devices
 	log     hclog.Logger
 	m       *metrics
 	spawner *spawner
@@ -90,8 +96,8 @@ type Manager struct {
 	reconciling sync.Mutex
 
 	mu      sync.Mutex
-	loops   map[string]*loop // by stream
-	retired time.Duration    // CPU time of processes that are gone
+	loops   map[string]*loop         // by stream
+	retired map[string]time.Duration // CPU time of processes that are gone, by device
 }
 
 // New starts a manager without placements.
@@ -102,8 +108,8 @@ func New(cfg Config, deps Deps) *Manager {
 	if deps.Logger == nil {
 		deps.Logger = hclog.NewNullLogger()
 	}
-	m := &Manager{cfg: cfg, store: deps.Store, origin: deps.Origin, log: deps.Logger, m: newMetrics(deps.Registerer),
-		spawner: newSpawner(), events: make(chan stream.Event, 256), loops: map[string]*loop{}}
+	m := &Manager{cfg: cfg, store: deps.Store, origin: deps.Origin, dev: deps.Devices, log: deps.Logger, m: newMetrics(deps.Registerer),
+		spawner: newSpawner(), events: make(chan stream.Event, 256), loops: map[string]*loop{}, retired: map[string]time.Duration{}}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	m.wg.Go(m.sendEvents)
 	m.wg.Go(m.report)
@@ -125,6 +131,7 @@ func (m *Manager) Sync(ctx context.Context) error {
 		return fmt.Errorf("reading this worker's placements: %w", err)
 	}
 	m.reconcile(ctx, desired)
+	m.record(ctx)
 	return nil
 }
 
@@ -234,24 +241,26 @@ func (m *Manager) Epochs() map[string]uint64 {
 	return out
 }
 
-// CPU returns the CPU time that GPAC processes have used so far.
-func (m *Manager) CPU() time.Duration {
+// Usage returns the CPU time that GPAC processes have used so far, those that
+// have ended included, by the device that they encode on.
+func (m *Manager) Usage() map[string]time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	total := m.retired
+	total := maps.Clone(m.retired)
 	for _, l := range m.loops {
 		if pid := l.pid.Load(); pid != 0 {
 			if t, err := device.ProcessCPU(int(pid)); err == nil {
-				total += t
+				id, _ := l.place()
+				total[id] += t
 			}
 		}
 	}
 	return total
 }
 
-func (m *Manager) retire(t time.Duration) {
+func (m *Manager) retire(device string, t time.Duration) {
 	m.mu.Lock()
-	m.retired += t
+	m.retired[device] += t
 	m.mu.Unlock()
 	m.m.cpu.Add(t.Seconds())
 }

@@ -21,6 +21,8 @@ const (
 	endStall   = "stall"   // it produced nothing for too long
 	endFormat  = "format"  // the source changed
 	endLimit   = "limit"   // its directory grew too large
+	endEncoder = "encoder" // its device's encoder failed
+	endSlow    = "slow"    // its device did not keep up, and another may
 	endStopped = "stopped" // the loop was told to stop
 )
 
@@ -29,6 +31,7 @@ type end struct {
 	reason string
 	detail string
 	lived  time.Duration
+	fault  *fault // nil when it was not the device
 }
 
 // backoff delays restarts after failures.
@@ -88,17 +91,19 @@ func (l *loop) runOnce(src found) end {
 	l.settle()
 	l.m.event(l.id, "run.started", "info", fmt.Sprintf("run %s on %s: %s", id, l.m.cfg.Worker, describeLadder(src)))
 
-	e := l.supervise(src, handle, proc, started)
+	device, _ := l.place()
+	e := l.supervise(src, handle, proc, ring, started)
 	// Whatever it was, nothing of GPAC is left when the next one starts.
-	if e.reason == endFormat || e.reason == endStopped && (l.graceful.Load() || l.ending()) {
+	if e.reason == endFormat || e.reason == endSlow || e.reason == endStopped && (l.graceful.Load() || l.ending()) {
 		proc.stop()
 	}
 	proc.kill()
 	l.pid.Store(0)
 	if st := proc.cmd.ProcessState; st != nil {
-		l.m.retire(st.UserTime() + st.SystemTime())
+		l.m.retire(device, st.UserTime()+st.SystemTime())
 	}
 	e.lived = time.Since(started)
+	l.blame(&e, handle, ring)
 	if e.reason == endCrash || e.reason == endStall {
 		if t := ring.tail(3); t != "" {
 			e.detail += ": " + t
@@ -132,12 +137,14 @@ func (l *loop) awaitListing(h *origin.RunHandle) {
 func (l *loop) record(id stream.RunID, e end) {
 	typ, level := "run.ended", "info"
 	switch e.reason {
-	case endCrash, endStart:
+	case endCrash, endStart, endEncoder:
 		typ, level = "run.crashed", "error"
 	case endStall:
 		typ, level = "run.stalled", "error"
 	case endLimit:
 		typ, level = "run.limit", "error"
+	case endSlow:
+		typ, level = "run.slow", "warn"
 	case endFormat:
 		typ = "run.format_changed"
 	}
@@ -150,7 +157,7 @@ func (l *loop) record(id stream.RunID, e end) {
 }
 
 // supervise watches what a run produces until it ends or must end.
-func (l *loop) supervise(src found, h *origin.RunHandle, proc *process, started time.Time) end {
+func (l *loop) supervise(src found, h *origin.RunHandle, proc *process, ring *logRing, started time.Time) end {
 	ctx, cancel := context.WithCancel(l.ctx)
 	defer cancel()
 	changes := l.watchFormat(ctx, src)
@@ -159,6 +166,7 @@ func (l *loop) supervise(src found, h *origin.RunHandle, proc *process, started 
 	segment := src.ladder.Segment.Duration()
 	patience := max(3*segment, 6*time.Second)
 	public := false
+	var speed pace
 	for {
 		select {
 		case <-proc.exit:
@@ -186,6 +194,12 @@ func (l *loop) supervise(src found, h *origin.RunHandle, proc *process, started 
 		}
 		if n := h.Bytes(); n > l.m.cfg.RunLimit {
 			return end{reason: endLimit, detail: fmt.Sprintf("its directory holds %d bytes, at most %d are allowed", n, l.m.cfg.RunLimit)}
+		}
+		if f := l.gaveUp(ring); f != nil {
+			return end{reason: endEncoder, detail: f.detail, fault: f}
+		}
+		if f := l.tooSlow(&speed, src, h, proc); f != nil {
+			return end{reason: endSlow, detail: f.detail, fault: f}
 		}
 		if stuck := stalled(h.Progress(), time.Now(), started, l.m.cfg.StartTimeout, patience); stuck != "" {
 			return end{reason: endStall, detail: stuck}

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package transcode
+
+func unread(int) bool { return false }

@@ -21,6 +21,7 @@ import (
 	"github.com/dionysia-dev/dionysia/services/store"
 	"github.com/dionysia-dev/dionysia/services/stream"
 	"github.com/dionysia-dev/dionysia/services/task"
+	"github.com/dionysia-dev/dionysia/worker/device"
 )
 
 // deadline is generous: two cores may be shared with everything else.
@@ -68,7 +69,7 @@ func newRig(t *testing.T) *rig {
 
 // config is a worker's in this rig, also for one in a process of its own.
 func (r *rig) config() Config {
-	return Config{ID: "w1", Listen: "127.0.0.1:0", GPAC: testkit.Part(r.t, "DIONYSIA_GPAC", "gpac"), CPUCapacity: 1 << 40,
+	return Config{ID: "w1", Listen: "127.0.0.1:0", GPAC: testkit.Part(r.t, "DIONYSIA_GPAC", "gpac"), CPUCapacity: 1 << 40, NVML: device.NVMLOff,
 		RunDir: filepath.Join(r.dir, "runs"), CacheDir: filepath.Join(r.dir, "cache"), Secret: []byte("a test's secret of thirty-two bytes")}
 }
 

@@ -24,6 +24,7 @@ import (
 	"github.com/dionysia-dev/dionysia/services/auth"
 	"github.com/dionysia-dev/dionysia/services/capacity"
 	"github.com/dionysia-dev/dionysia/services/discovery"
+	"github.com/dionysia-dev/dionysia/services/stream"
 	"github.com/dionysia-dev/dionysia/services/task"
 	"github.com/dionysia-dev/dionysia/worker/device"
 	"github.com/dionysia-dev/dionysia/worker/gpac"
@@ -49,12 +50,20 @@ type Config struct {
 	GPAC      string // program; default "gpac"
 	GPACUser  string // as whom GPAC runs when the worker is root; default "nobody"
 	RunDir    string
-	CacheDir  string // where the calibration is kept
+	CacheDir  string // where calibrations and self-tests are kept
 	// CPUCapacity is the CPU's budget in px/s; 0 measures it.
 	CPUCapacity int64
-	RunLimit    int64 // bytes of one run's directory; 0 is the default
-	Secret      auth.Secret
-	Version     string // of this program
+	// NVML is the path of libnvidia-ml; "" is the system's, device.NVMLOff looks
+	// for no GPU.
+	NVML string
+	// SessionLimit is how many encoder sessions the system's GeForce cards may hold
+	// together: 0 is what the driver is known to allow, -1 no cap.
+	SessionLimit int
+	// Labels are what streams may require or prefer; see stream.CheckLabel.
+	Labels   map[string]string
+	RunLimit int64 // bytes of one run's directory; 0 is the default
+	Secret   auth.Secret
+	Version  string // of this program
 	// Tuning of the transcode manager, for tests; zero values are the defaults.
 	StartTimeout time.Duration
 }
@@ -83,6 +92,7 @@ type Worker struct {
 	listener net.Listener
 	server   *http.Server
 	origin   *origin.Origin
+	devices  *device.Manager
 	runs     *transcode.Manager
 	queue    *asynq.Server
 	consul   *discovery.Registrar
@@ -97,11 +107,6 @@ type Worker struct {
 	stopping bool
 	gpac     gpac.Version
 	reason   string // why it is not ready, "" when it is
-	cpu      device.CPU
-	px       *int64 // capacity
-	pxFrom   string
-	used     *int64
-	load     *float64
 	clockMS  *float64
 }
 
@@ -116,8 +121,11 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 		return nil, errors.New("worker: a directory for runs and one for the cache are needed")
 	case deps.Store == nil:
 		return nil, errors.New("worker: a store is needed")
-	case cfg.CPUCapacity < 0:
-		return nil, errors.New("worker: the CPU's capacity can't be negative")
+	}
+	for k, v := range cfg.Labels {
+		if err := stream.CheckLabel(k, v); err != nil {
+			return nil, fmt.Errorf("worker: %w", err)
+		}
 	}
 	if deps.Logger == nil {
 		deps.Logger = hclog.NewNullLogger()
@@ -155,18 +163,20 @@ func (w *Worker) Start(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("worker: %w", err)
 	}
-	w.cpu = device.ProbeCPU()
 	jail := w.findGPAC(ctx)
+	if w.devices, err = device.NewManager(w.deviceConfig(jail)); err != nil {
+		return fmt.Errorf("worker: %w", err)
+	}
 	w.runs = transcode.New(transcode.Config{Worker: w.cfg.ID, Boot: w.boot, Dir: w.cfg.RunDir, GPAC: w.cfg.GPAC, Jail: jail, Version: w.gpac,
 		RunLimit: w.cfg.RunLimit, StartTimeout: w.cfg.StartTimeout, Token: w.token()},
-		transcode.Deps{Store: w.deps.Store, Origin: w.origin, Logger: w.log.Named("run"), Registerer: w.deps.Registry})
+		transcode.Deps{Store: w.deps.Store, Origin: w.origin, Devices: w.devices, Logger: w.log.Named("run"), Registerer: w.deps.Registry})
 	w.server = &http.Server{Handler: w.handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute}
 	w.wg.Go(func() {
 		if err := w.server.Serve(w.listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
 			w.log.Error("serving", "error", err)
 		}
 	})
-	w.wg.Go(w.measure)
+	w.devices.Start(ctx)
 	w.wg.Go(w.heartbeat)
 	w.wg.Go(w.reconcile)
 	if err := w.serveQueue(); err != nil {
@@ -209,6 +219,7 @@ func (w *Worker) Stop(ctx context.Context) {
 	if w.runs != nil {
 		_ = w.putReport() // says that it drains; it may fail
 		w.runs.Stop()
+		w.devices.Stop()
 	}
 	w.cancel()
 	if w.server != nil {
@@ -270,6 +281,20 @@ func (w *Worker) findGPAC(ctx context.Context) transcode.Jail {
 		w.log.Error("not ready", "reason", w.reason)
 	}
 	return jail
+}
+
+// deviceConfig is that of the devices' manager. Its tests run in GPAC's jail; that
+// of a GPAC which can't run is not used.
+func (w *Worker) deviceConfig(jail transcode.Jail) device.Config {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	c := device.Config{GPAC: w.cfg.GPAC, CacheDir: w.cfg.CacheDir, CPUCapacity: w.cfg.CPUCapacity, NVML: w.cfg.NVML,
+		SessionLimit: w.cfg.SessionLimit, Usage: func() map[string]time.Duration { return w.runs.Usage() },
+		Logger: w.log.Named("device"), Registerer: w.deps.Registry, Run: transcode.Runner(jail, w.cfg.GPAC)}
+	if w.reason == "" {
+		c.GPACVersion = w.gpac
+	}
+	return c
 }
 
 // readTokenTTL is how long a read token may wait for its use: GPAC shows it at

@@ -374,20 +374,8 @@ func (l *loop) prepare(src found, id stream.RunID, base string) (gpac.Command, s
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return gpac.Command{}, "", fmt.Errorf("preparing the run's directory: %w", err)
 	}
-	for name, text := range cmd.Files {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
-			return gpac.Command{}, "", fmt.Errorf("preparing the run's directory: %w", err)
-		}
-	}
-	if j := l.m.cfg.Jail; j.UID >= 0 {
-		if err := os.Chown(dir, j.UID, j.GID); err != nil {
-			return gpac.Command{}, "", fmt.Errorf("preparing the run's directory: %w", err)
-		}
-		for name := range cmd.Files {
-			if err := os.Chown(filepath.Join(dir, name), j.UID, j.GID); err != nil {
-				return gpac.Command{}, "", fmt.Errorf("preparing the run's directory: %w", err)
-			}
-		}
+	if err := l.m.cfg.Jail.fill(dir, cmd.Files); err != nil {
+		return gpac.Command{}, "", err
 	}
 	return cmd, dir, nil
 }

@@ -147,8 +147,8 @@ func (l *loop) reserve(r capacity.Report, d capacity.Device, c placement.Cost) e
 // teach tells a device what a failure teaches of it. pace is what part of real
 // time its runs were made at, 1 where that is not what failed.
 func (l *loop) teach(id string, f fault, pace float64) {
-	if f.kind == "" || f.kind == device.OpenFailed && !find(l.m.devices(), id).Usable {
-		return // nothing, or another run has taught it already
+	if f.kind == "" {
+		return
 	}
 	sum := l.m.held(nil)[id]
 	l.m.dev.Learn(id, device.Failure{Kind: f.kind, Detail: f.detail, InUse: int64(float64(sum) * pace)})

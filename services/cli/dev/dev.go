@@ -27,6 +27,8 @@ type Dev struct {
 	NoDemo      bool   `help:"Leave the test picture out." env:"DIONYSIA_DEV_NO_DEMO"`
 	DemoProfile string `help:"The demo stream's profile when it is created." default:"${demo_profile}" env:"DIONYSIA_DEV_DEMO_PROFILE"`
 	CPUCapacity int64  `help:"The CPU's budget in encoded pixels per second; 0 measures it." default:"0" env:"DIONYSIA_CPU_CAPACITY"`
+	NVMLLibrary string `name:"nvml-library" help:"Path of NVIDIA's libnvidia-ml.so.1, empty for the system's, or off to look for no GPU." default:"" env:"DIONYSIA_NVML_LIBRARY"`
+	Sessions    int    `name:"encoder-sessions" help:"Encoder sessions that the host's GeForce cards may hold together; 0 is what the driver is known to allow, -1 no cap." default:"0" env:"DIONYSIA_ENCODER_SESSIONS"`
 	WebDir      string `help:"Folder with hls.min.js, for the watch page." env:"DIONYSIA_WEB_DIR" type:"path"`
 	Ports       Ports  `embed:"" group:"Ports"`
 	Parts       Parts  `embed:"" group:"Parts"`

@@ -91,7 +91,8 @@ func (d *Dev) startMediaMTX(ctx context.Context) error {
 
 func (d *Dev) startWorker(ctx context.Context) error {
 	return d.run(ctx, "worker", roles.Worker{Listen: loop(d.Ports.Origin), ID: "dev", GPAC: d.Parts.GPAC, RunDir: d.file("runs"),
-		CacheDir: d.file("cache"), CPUCapacity: d.CPUCapacity, Secret: d.secretFlags(), Redis: d.redisFlags(), Consul: d.consulFlags()})
+		CacheDir: d.file("cache"), CPUCapacity: d.CPUCapacity, NVMLLibrary: d.NVMLLibrary, Sessions: d.Sessions,
+		Secret: d.secretFlags(), Redis: d.redisFlags(), Consul: d.consulFlags()})
 }
 
 // maybeDemo publishes the test picture, through a store of its own.

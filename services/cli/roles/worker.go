@@ -14,18 +14,21 @@ import (
 
 // Worker runs a worker: GPAC and its origin.
 type Worker struct {
-	Listen      string      `help:"Address of the origin." default:":8091" env:"DIONYSIA_WORKER_LISTEN"`
-	Advertise   string      `help:"host:port at which routers reach the origin; needed when --listen names no host." env:"DIONYSIA_WORKER_ADVERTISE"`
-	ID          string      `name:"id" help:"This worker's id and origin id: a lowercase DNS label." default:"${hostname}" env:"DIONYSIA_WORKER_ID"`
-	GPAC        string      `name:"gpac" help:"GPAC's program." default:"gpac" env:"DIONYSIA_GPAC"`
-	GPACUser    string      `name:"gpac-user" help:"User that GPAC runs as when the worker is root." default:"nobody" env:"DIONYSIA_GPAC_USER"`
-	RunDir      string      `help:"Where runs write their segments; fast and roomy, e.g. a tmpfs." default:"/var/lib/dionysia/runs" env:"DIONYSIA_WORKER_RUN_DIR" type:"path"`
-	RunLimit    int64       `name:"run-limit-mib" help:"Most that one run may keep on disk, in MiB." default:"4096" env:"DIONYSIA_WORKER_RUN_LIMIT_MIB"`
-	CacheDir    string      `help:"Where calibration results are kept." default:"/var/lib/dionysia/cache" env:"DIONYSIA_WORKER_CACHE_DIR" type:"path"`
-	CPUCapacity int64       `name:"cpu-capacity" help:"The CPU's budget in encoded pixels per second; 0 measures it." default:"0" env:"DIONYSIA_CPU_CAPACITY"`
-	Secret      SecretFlags `embed:""`
-	Redis       RedisFlags  `embed:"" group:"Redis"`
-	Consul      ConsulFlags `embed:"" group:"Consul"`
+	Listen      string            `help:"Address of the origin." default:":8091" env:"DIONYSIA_WORKER_LISTEN"`
+	Advertise   string            `help:"host:port at which routers reach the origin; needed when --listen names no host." env:"DIONYSIA_WORKER_ADVERTISE"`
+	ID          string            `name:"id" help:"This worker's id and origin id: a lowercase DNS label." default:"${hostname}" env:"DIONYSIA_WORKER_ID"`
+	GPAC        string            `name:"gpac" help:"GPAC's program." default:"gpac" env:"DIONYSIA_GPAC"`
+	GPACUser    string            `name:"gpac-user" help:"User that GPAC runs as when the worker is root." default:"nobody" env:"DIONYSIA_GPAC_USER"`
+	RunDir      string            `help:"Where runs write their segments; fast and roomy, e.g. a tmpfs." default:"/var/lib/dionysia/runs" env:"DIONYSIA_WORKER_RUN_DIR" type:"path"`
+	RunLimit    int64             `name:"run-limit-mib" help:"Most that one run may keep on disk, in MiB." default:"4096" env:"DIONYSIA_WORKER_RUN_LIMIT_MIB"`
+	CacheDir    string            `help:"Where calibrations and self-tests are kept." default:"/var/lib/dionysia/cache" env:"DIONYSIA_WORKER_CACHE_DIR" type:"path"`
+	CPUCapacity int64             `name:"cpu-capacity" help:"The CPU's budget in encoded pixels per second; 0 measures it." default:"0" env:"DIONYSIA_CPU_CAPACITY"`
+	NVMLLibrary string            `name:"nvml-library" help:"Path of NVIDIA's libnvidia-ml.so.1, empty for the system's, or off to look for no GPU." default:"" env:"DIONYSIA_NVML_LIBRARY"`
+	Sessions    int               `name:"encoder-sessions" help:"Encoder sessions that the host's GeForce cards may hold together; 0 is what the driver is known to allow, -1 no cap." default:"0" env:"DIONYSIA_ENCODER_SESSIONS"`
+	Labels      map[string]string `name:"label" help:"What streams may require or prefer of this worker, such as class=gpu; may be repeated." placeholder:"KEY=VALUE" mapsep:"," env:"DIONYSIA_WORKER_LABELS"`
+	Secret      SecretFlags       `embed:""`
+	Redis       RedisFlags        `embed:"" group:"Redis"`
+	Consul      ConsulFlags       `embed:"" group:"Consul"`
 }
 
 // Start starts it.
@@ -52,8 +55,8 @@ func (f Worker) Start(ctx context.Context, log hclog.Logger, reg *prometheus.Reg
 			deps.Consul = &opts
 		}
 		w, err := worker.New(worker.Config{ID: f.ID, Listen: f.Listen, Advertise: f.Advertise, GPAC: f.GPAC, GPACUser: f.GPACUser,
-			RunDir: f.RunDir, CacheDir: f.CacheDir, CPUCapacity: f.CPUCapacity, RunLimit: f.RunLimit << 20, Secret: secret,
-			Version: version.String()}, deps)
+			RunDir: f.RunDir, CacheDir: f.CacheDir, CPUCapacity: f.CPUCapacity, NVML: f.NVMLLibrary, SessionLimit: f.Sessions, Labels: f.Labels,
+			RunLimit: f.RunLimit << 20, Secret: secret, Version: version.String()}, deps)
 		if err != nil {
 			return err
 		}

@@ -150,8 +150,11 @@ func (l *loop) teach(id string, f fault, pace float64) {
 	if f.kind == "" {
 		return
 	}
-	sum := l.m.held(nil)[id]
-	l.m.dev.Learn(id, device.Failure{Kind: f.kind, Detail: f.detail, InUse: int64(float64(sum) * pace)})
+	inUse := int64(float64(l.m.held(nil)[id]) * pace)
+	if d := find(l.m.devices(), id); d.Other != nil {
+		inUse += *d.Other // the budget is the capacity less that
+	}
+	l.m.dev.Learn(id, device.Failure{Kind: f.kind, Detail: f.detail, InUse: inUse})
 	l.log.Warn("a device failed", "device", id, "kind", string(f.kind), "detail", f.detail)
 }
 

@@ -101,7 +101,7 @@ func without(l capacity.Limit, resource string, own []stream.Reservation) capaci
 	return l
 }
 
-// missing names the codecs of the ladder that a device does not have.
+// missing names the renditions whose codec a device does not have.
 func (w wish) missing(d capacity.Device) string {
 	has := d.Codecs
 	if d.Kind == capacity.CPU {
@@ -109,8 +109,8 @@ func (w wish) missing(d capacity.Device) string {
 	}
 	var missing []string
 	for _, v := range w.ladder.Video {
-		if !slices.Contains(has, v.Codec) && !slices.Contains(missing, v.Codec) {
-			missing = append(missing, v.Codec)
+		if !slices.Contains(has, v.Codec) {
+			missing = append(missing, v.Name+" ("+v.Codec+")")
 		}
 	}
 	return strings.Join(missing, ", ")

@@ -41,8 +41,8 @@ func TestChoose(t *testing.T) {
 	}{
 		"all, the CPU last":      {[]string{"h264"}, nil, gpu1 + " " + gpu2 + " cpu", ""},
 		"away from where it is":  {[]string{"h264"}, func(_ *capacity.Report, w *wish) { w.not = map[string]string{gpu1: "the run leaves it"} }, gpu2 + " cpu", gpu1 + ": the run leaves it"},
-		"hevc only on cards":     {[]string{"h264", "hevc"}, nil, gpu1 + " " + gpu2, "cpu: can't encode hevc"},
-		"av1 only on the first":  {[]string{"av1"}, nil, gpu1, gpu2 + ": can't encode av1"},
+		"hevc only on cards":     {[]string{"h264", "hevc"}, nil, gpu1 + " " + gpu2, "cpu: can't encode r1 (hevc)"},
+		"av1 only on the first":  {[]string{"av1"}, nil, gpu1, gpu2 + ": can't encode r0 (av1)"},
 		"the emptier card first": {[]string{"h264"}, func(_ *capacity.Report, w *wish) { w.held = map[string]int64{gpu1: 1e8} }, gpu2 + " " + gpu1 + " cpu", ""},
 		"by what is measured":    {[]string{"h264"}, func(r *capacity.Report, _ *wish) { r.Devices[1].Used = ptr[int64](3e8) }, gpu2 + " " + gpu1 + " cpu", ""},
 		"a full card":            {[]string{"h264"}, func(_ *capacity.Report, w *wish) { w.held = map[string]int64{gpu1: 1e9 - px + 1} }, gpu2 + " cpu", gpu1 + fmt.Sprintf(": needs %d of %s; of 1000000000, %d are taken", px, gpu1, int64(1e9)-px+1)},

@@ -205,7 +205,7 @@ func TestNowhereToGo(t *testing.T) {
 	}
 	m.at(t, gpu1, true)
 	text := m.store.happened("run.not_moved")
-	for _, want := range []string{"NVIDIA 1", "[FFEnc] No codecid specified", "cpu: can't encode hevc", gpu1 + ": the run leaves it", gpu2 + ": ", "the ledger is full"} {
+	for _, want := range []string{"NVIDIA 1", "[FFEnc] No codecid specified", "cpu: can't encode r0 (hevc)", gpu1 + ": the run leaves it", gpu2 + ": ", "the ledger is full"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q says nothing of %q", text, want)
 		}
@@ -281,7 +281,7 @@ func TestBook(t *testing.T) {
 		m := newMover(t, "av1")
 		m.settleOn("cpu", []stream.Reservation{{Resource: "cpu", Amount: 1}}, true)
 		m.dev.report.Devices = m.dev.report.Devices[:1]
-		if m.book(m.src, &backoff{}) || m.status().State != stream.RunRefused || !strings.Contains(m.status().LastError, "the CPU can't encode av1") {
+		if m.book(m.src, &backoff{}) || m.status().State != stream.RunRefused || !strings.Contains(m.status().LastError, "the CPU can't encode r0 (av1)") {
 			t.Errorf("%+v", m.status())
 		}
 	})

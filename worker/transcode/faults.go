@@ -37,22 +37,27 @@ func (l *loop) blame(e *end, h *origin.RunHandle, ring *logRing) {
 // alone before that is judged, and taught, again.
 const slowAgain = time.Minute
 
-// tooSlow looks whether the run keeps up. When it does not, the device that holds
-// it up learns so; a fault is returned when that is the run's own, and another one
-// can take the run.
+// tooSlow looks whether the run keeps up; see slower.
 func (l *loop) tooSlow(speed *pace, src found, h *origin.RunHandle, proc *process) *fault {
 	if time.Since(l.slowAt) < slowAgain {
 		return nil
 	}
 	speed.observe(h.Progress())
-	name, value, slow := speed.slow(src.ladder.Segment.Duration())
-	if !slow {
+	if _, _, slow := speed.slow(src.ladder.Segment.Duration()); !slow {
 		speed.looks, speed.unread = 0, 0
 		return nil
 	}
 	speed.look(unread(proc.pid()))
+	return l.slower(speed, src)
+}
+
+// slower finds out who makes a slow run slow. The device that holds it up learns
+// so. When that is the run's own, and another one takes the run, the fault is
+// returned: what it holds is there already, and this run is to end.
+func (l *loop) slower(speed *pace, src found) *fault {
+	name, value, slow := speed.slow(src.ladder.Segment.Duration())
 	delivers, known := speed.delivers()
-	if !known {
+	if !slow || !known || time.Since(l.slowAt) < slowAgain {
 		return nil
 	}
 	speed.again()
@@ -67,7 +72,7 @@ func (l *loop) tooSlow(speed *pace, src found, h *origin.RunHandle, proc *proces
 	l.slowAt = time.Now()
 	l.teach(culprit, f, value)
 	if culprit == id {
-		if fit, _ := l.elsewhere(src); len(fit) > 0 {
+		if fit, _ := l.elsewhere(src); len(fit) > 0 && l.moveOn(src, f) {
 			return &f
 		}
 	}

@@ -177,7 +177,7 @@ func (l *loop) run(parent context.Context) {
 		l.mu.Lock()
 		l.restarts++
 		l.mu.Unlock()
-		if end.fault != nil && l.moveOn(src, *end.fault) {
+		if end.moved || end.fault != nil && l.moveOn(src, *end.fault) {
 			continue
 		}
 		d := back.next(end)

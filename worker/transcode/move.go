@@ -197,10 +197,9 @@ func (l *loop) moveOn(src found, f fault) bool {
 		}
 		refused = append(refused, o.device.ID+": "+strings.TrimPrefix(err.Error(), stream.ErrNoRoom.Error()+": "))
 	}
-	text := fmt.Sprintf("%s: %s; no other device of the worker takes the run: %s", was, f, strings.Join(refused, "; "))
-	if time.Since(l.unmoved) > unmovedAgain {
+	if len(fit)+len(refused) > 1 && time.Since(l.unmoved) > unmovedAgain {
 		l.unmoved = time.Now()
-		l.m.event(l.id, "run.not_moved", "error", text)
+		l.m.event(l.id, "run.not_moved", "error", fmt.Sprintf("%s: %s; no other device of the worker takes the run: %s", was, f, strings.Join(refused, "; ")))
 	}
 	return false
 }

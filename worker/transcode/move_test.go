@@ -294,3 +294,47 @@ func TestBook(t *testing.T) {
 		m.at(t, "cpu", true)
 	})
 }
+
+// A slow run ends only when the ledger has let it go elsewhere.
+func TestASlowRunStaysWhereNothingTakesIt(t *testing.T) {
+	slow := func(m mover) *fault {
+		var p pace
+		feed(&p, []float64{2.8, 2.8, 2.8, 2.8, 2.8}, []float64{2, 2, 2, 2, 2})
+		for range unreadLooks {
+			p.look(false)
+		}
+		return m.slower(&p, m.src)
+	}
+	m := newMover(t, "h264")
+	m.store.full[gpu2], m.store.full["cpu"] = true, true
+	if f := slow(m); f != nil {
+		t.Fatalf("it ends: %v", f)
+	}
+	m.at(t, gpu1, true)
+	if text := m.store.happened("run.not_moved"); !strings.Contains(text, "it is too slow: 720p is made at 0.71 of real time while the source delivers") {
+		t.Error(text)
+	}
+	if want := gpu1 + " too_slow 14285714"; !strings.HasPrefix(m.dev.learnt[0], want) { // 2e8 px/s at 2/2.8 of real time
+		t.Errorf("learnt %v, want %s", m.dev.learnt, want)
+	}
+	if slow(m); len(m.dev.learnt) != 1 {
+		t.Error("it is judged again at once")
+	}
+
+	m = newMover(t, "h264")
+	if f := slow(m); f == nil || f.kind != device.TooSlow {
+		t.Fatalf("it stays: %v", f)
+	}
+	m.at(t, gpu2, true)
+
+	// The host's CPU is full: another card would not help.
+	m = newMover(t, "h264")
+	m.dev.report.Devices[0].Load = ptr(0.99)
+	if f := slow(m); f != nil {
+		t.Fatalf("it ends: %v", f)
+	}
+	if text := m.store.happened("run.slow"); !strings.HasPrefix(text, "the CPU: it is too slow") {
+		t.Error(text)
+	}
+	m.at(t, gpu1, true)
+}

@@ -32,6 +32,7 @@ type end struct {
 	detail string
 	lived  time.Duration
 	fault  *fault // nil when it was not the device
+	moved  bool   // the next run is on another device already
 }
 
 // backoff delays restarts after failures.
@@ -199,7 +200,7 @@ func (l *loop) supervise(src found, h *origin.RunHandle, proc *process, ring *lo
 			return end{reason: endEncoder, detail: f.detail, fault: f}
 		}
 		if f := l.tooSlow(&speed, src, h, proc); f != nil {
-			return end{reason: endSlow, detail: f.detail, fault: f}
+			return end{reason: endSlow, detail: f.detail, fault: f, moved: true}
 		}
 		if stuck := stalled(h.Progress(), time.Now(), started, l.m.cfg.StartTimeout, patience); stuck != "" {
 			return end{reason: endStall, detail: stuck}

@@ -77,8 +77,9 @@ const nvencTicks = 4
 // with which timestamps pass as they are, and the true rate beside it for its rate
 // control. NVENC has no such option, and fits rate and level to the time base: a
 // few ticks for each frame keep the frames apart, and the level that is written is
-// that of as many times the frame rate. 2.x knows a rate and a time base: GPUs
-// want 2.x.
+// that of as many times the frame rate. Measured on 1.0.1 with x264 in NVENC's
+// place: no frame doubled, the bitrate within a tenth. 2.x knows a rate and a time
+// base: GPUs want 2.x.
 func (s Spec) timeBase() stream.Rate {
 	switch {
 	case s.GPU != "":

@@ -217,21 +217,7 @@ func (g *goNVML) encoders(q *query, d nvml.Device, s *capacity.GPUState) {
 		set(r, &s.DecoderUtilization, int(pct))
 		return r
 	})
-	for i, codec := range codecs {
-		q.ask("nvmlDeviceGetEncoderCapacity", func() nvml.Return {
-			pct, r := d.GetEncoderCapacity(nvml.EncoderType(i))
-			switch {
-			case r != nvml.SUCCESS && r != nvml.ERROR_NOT_SUPPORTED:
-				return r
-			case s.EncoderCapacity == nil: // an answer, though it be that there is none
-				s.EncoderCapacity = map[string]int{}
-			}
-			if r == nvml.SUCCESS {
-				s.EncoderCapacity[codec] = pct
-			}
-			return r
-		})
-	}
+	g.encoderCapacity(q, d, s)
 	q.ask("nvmlDeviceGetEncoderStats", func() nvml.Return {
 		n, fps, us, r := d.GetEncoderStats()
 		set(r, &s.SessionCount, n)
@@ -255,6 +241,29 @@ func (g *goNVML) encoders(q *query, d nvml.Device, s *capacity.GPUState) {
 		}
 		return r
 	})
+}
+
+// encoderCapacity asks for each codec. Unless all answer, though it be that they
+// are not supported, the whole is unknown: a codec that is missing from it is one
+// that the card does not encode.
+func (g *goNVML) encoderCapacity(q *query, d nvml.Device, s *capacity.GPUState) {
+	free, answers := map[string]int{}, 0
+	for i, codec := range codecs {
+		q.ask("nvmlDeviceGetEncoderCapacity", func() nvml.Return {
+			pct, r := d.GetEncoderCapacity(nvml.EncoderType(i))
+			switch r {
+			case nvml.SUCCESS:
+				free[codec] = pct
+				answers++
+			case nvml.ERROR_NOT_SUPPORTED, nvml.ERROR_INVALID_ARGUMENT: // a driver that knows no AV1 says so
+				answers++
+			}
+			return r
+		})
+	}
+	if answers == len(codecs) {
+		s.EncoderCapacity = free
+	}
 }
 
 // query makes queries, until one tells that the card is gone.

@@ -119,11 +119,11 @@ func (g *goNVML) count() (int, error) {
 func (g *goNVML) card(index int) (card, error) {
 	d, r := g.lib.DeviceGetHandleByIndex(index)
 	if r != nvml.SUCCESS {
-		return card{}, fmt.Errorf("%w: card %d: %w", errGone, index, g.fail("nvmlDeviceGetHandleByIndex", r))
+		return card{}, gone(g.fail("nvmlDeviceGetHandleByIndex", r))
 	}
 	uuid, r := d.GetUUID()
 	if r != nvml.SUCCESS {
-		return card{}, fmt.Errorf("%w: card %d: %w", errGone, index, g.fail("nvmlDeviceGetUUID", r))
+		return card{}, gone(g.fail("nvmlDeviceGetUUID", r))
 	}
 	c := card{id: strings.ToLower(uuid), name: "NVIDIA GPU"}
 	if g.has("nvmlDeviceGetName") {
@@ -140,7 +140,7 @@ func (g *goNVML) card(index int) (card, error) {
 func (g *goNVML) state(d nvml.Device, index int, name string) (capacity.GPUState, error) {
 	// UUIDs may be answered from memory: the queries below tell too.
 	if _, r := d.GetUUID(); r != nvml.SUCCESS {
-		return capacity.GPUState{}, fmt.Errorf("%w: %w", errGone, g.fail("nvmlDeviceGetUUID", r))
+		return capacity.GPUState{}, gone(g.fail("nvmlDeviceGetUUID", r))
 	}
 	s := capacity.GPUState{Index: &index}
 	q := query{g: g}
@@ -282,7 +282,7 @@ func (q *query) askAny(names []string, call func() nvml.Return) {
 	}
 	if r := call(); r != nvml.SUCCESS {
 		if err := q.g.fail(names[0], r); errors.Is(err, errGone) || errors.Is(err, errNoDriver) {
-			q.gone = fmt.Errorf("%w: %w", errGone, err)
+			q.gone = gone(err)
 		}
 	}
 }

@@ -9,6 +9,9 @@ SHELL := /bin/bash
 # The parts that tools/deps.sh found or made, as DIONYSIA_* variables, and a new enough go on PATH.
 ENV := eval "$$(tools/deps.sh env)"
 
+# go-nvml wraps all of NVIDIA's library, the deprecated half included; the compiler says so at length.
+export CGO_CFLAGS ?= -g -O2 -Wno-deprecated-declarations
+
 .PHONY: help
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +55,12 @@ lint: ## check formatting, generated files, imports and the usual mistakes
 	@$(ENV); echo "go vet"; go vet ./...
 	@$(ENV); echo "golangci-lint"; "$$DIONYSIA_GOLANGCI_LINT" run ./...
 	@$(ENV); echo "shellcheck"; "$$DIONYSIA_SHELLCHECK" -x tools/deps.sh .ci/run
+
+# By hand, on a machine with an NVIDIA card and a GPAC (on PATH, or DIONYSIA_GPAC).
+.PHONY: test-gpu
+test-gpu: ## on a machine with an NVIDIA card: probe it, prove and measure its encoders
+	@tools/deps.sh go
+	@$(ENV); go test -tags gpu -count=1 -v -timeout 15m $(TESTFLAGS) -run '^TestRealCards$$' ./worker/device
 
 # Generated files are named *_gen.go.
 GENERATED := find . -name '*_gen.go' -exec sha256sum {} + | sort -k 2

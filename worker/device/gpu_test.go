@@ -68,10 +68,10 @@ func TestCards(t *testing.T) {
 	checkMetrics(t, reg)
 
 	// A query that fails is unknown, and nothing else changes.
-	geforce.Errors = map[string]int{"temperature": 999, "sessions": 999, "memory": 4}
+	geforce.Errors = map[string]int{"temperature": 999, "sessions": 999, "memory": 4, "capacity_h264": 999}
 	stub.Set(geforce, nvmlstub.L4(2), nvmlstub.A100(3), nvmlstub.MIG(4))
 	d = await(t, m, nvmlstub.ID(1), "without a temperature", func(d capacity.Device) bool { return d.GPU.Temperature == nil })
-	if !d.Usable || d.GPU.Sessions != nil || d.GPU.SessionCount != nil || d.GPU.MemoryTotal != nil || d.GPU.Power == nil || d.GPU.EncoderUtilization == nil {
+	if !d.Usable || d.GPU.Sessions != nil || d.GPU.SessionCount != nil || d.GPU.MemoryTotal != nil || d.GPU.EncoderCapacity != nil || len(d.Codecs) != 2 || d.GPU.Power == nil || d.GPU.EncoderUtilization == nil {
 		t.Errorf("with failing queries: %+v %+v", d, d.GPU)
 	}
 	if m.Fill(&r); r.SessionsUsed != nil || r.SessionLimit == nil {
@@ -127,7 +127,7 @@ func TestCardGoesAndReturns(t *testing.T) {
 		happen func()
 		reason string
 	}{
-		{"fell off the bus", func() { two.Lost = 15; stub.Set(one, two) }, "GPU is lost"},
+		{"fell off the bus", func() { two.Lost = 15; stub.Set(one, two) }, "the card does not answer: nvmlDeviceGet"},
 		{"needs a reset", func() { two.Lost = 16; stub.Set(one, two) }, "does not answer"},
 		{"is in an unknown state", func() { two.Lost = 999; stub.Set(one, two) }, "does not answer"},
 		{"is no longer there", func() { stub.Set(one) }, "does"},
@@ -135,6 +135,9 @@ func TestCardGoesAndReturns(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			c.happen()
 			d := await(t, m, nvmlstub.ID(2), "gone", refusedFor(c.reason))
+			if strings.Count(d.Reason, errGone.Error()) != 1 {
+				t.Errorf("the reason: %q", d.Reason)
+			}
 			if d.Used != nil || d.GPU.MemoryUsed != nil || d.GPU.Temperature != nil {
 				t.Errorf("what is not known any more is still told: %+v %+v", d, d.GPU)
 			}

@@ -200,10 +200,15 @@ func (m *Manager) Learn(device string, f Failure) {
 func (m *Manager) complete(g *gpu, f Failure) Failure {
 	var r capacity.Report
 	m.Fill(&r)
-	if f.Sessions == 0 && r.SessionsUsed != nil {
+	d := g.device()
+	switch {
+	case f.Sessions > 0:
+	case r.SessionsUsed != nil:
 		f.Sessions = *r.SessionsUsed
+	case d.GPU.SessionCount != nil:
+		f.Sessions = *d.GPU.SessionCount
 	}
-	if d, ok := r.Device(g.id); ok && f.Memory == 0 && d.GPU.MemoryUsed != nil {
+	if f.Memory == 0 && d.GPU.MemoryUsed != nil {
 		f.Memory = *d.GPU.MemoryUsed
 	}
 	return f

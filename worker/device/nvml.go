@@ -2,6 +2,7 @@ package device
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/dionysia-dev/dionysia/services/capacity"
 )
@@ -17,6 +18,14 @@ var (
 	// errGone: the card fell off the bus, or its handle is no longer valid.
 	errGone = errors.New("the card does not answer")
 )
+
+// gone makes err say that a card does not answer, once.
+func gone(err error) error {
+	if errors.Is(err, errGone) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errGone, err)
+}
 
 // driver is what is used of NVML. Any of its calls may hang. After close, open
 // begins anew, and what was got before is invalid.

@@ -119,11 +119,11 @@ func (g *goNVML) count() (int, error) {
 func (g *goNVML) card(index int) (card, error) {
 	d, r := g.lib.DeviceGetHandleByIndex(index)
 	if r != nvml.SUCCESS {
-		return card{}, fmt.Errorf("%w: card %d: %w", errGone, index, g.fail("nvmlDeviceGetHandleByIndex", r))
+		return card{}, gone(g.fail("nvmlDeviceGetHandleByIndex", r))
 	}
 	uuid, r := d.GetUUID()
 	if r != nvml.SUCCESS {
-		return card{}, fmt.Errorf("%w: card %d: %w", errGone, index, g.fail("nvmlDeviceGetUUID", r))
+		return card{}, gone(g.fail("nvmlDeviceGetUUID", r))
 	}
 	c := card{id: strings.ToLower(uuid), name: "NVIDIA GPU"}
 	if g.has("nvmlDeviceGetName") {
@@ -140,7 +140,7 @@ func (g *goNVML) card(index int) (card, error) {
 func (g *goNVML) state(d nvml.Device, index int, name string) (capacity.GPUState, error) {
 	// UUIDs may be answered from memory: the queries below tell too.
 	if _, r := d.GetUUID(); r != nvml.SUCCESS {
-		return capacity.GPUState{}, fmt.Errorf("%w: %w", errGone, g.fail("nvmlDeviceGetUUID", r))
+		return capacity.GPUState{}, gone(g.fail("nvmlDeviceGetUUID", r))
 	}
 	s := capacity.GPUState{Index: &index}
 	q := query{g: g}
@@ -217,21 +217,7 @@ func (g *goNVML) encoders(q *query, d nvml.Device, s *capacity.GPUState) {
 		set(r, &s.DecoderUtilization, int(pct))
 		return r
 	})
-	for i, codec := range codecs {
-		q.ask("nvmlDeviceGetEncoderCapacity", func() nvml.Return {
-			pct, r := d.GetEncoderCapacity(nvml.EncoderType(i))
-			switch {
-			case r != nvml.SUCCESS && r != nvml.ERROR_NOT_SUPPORTED:
-				return r
-			case s.EncoderCapacity == nil: // an answer, though it be that there is none
-				s.EncoderCapacity = map[string]int{}
-			}
-			if r == nvml.SUCCESS {
-				s.EncoderCapacity[codec] = pct
-			}
-			return r
-		})
-	}
+	g.encoderCapacity(q, d, s)
 	q.ask("nvmlDeviceGetEncoderStats", func() nvml.Return {
 		n, fps, us, r := d.GetEncoderStats()
 		set(r, &s.SessionCount, n)
@@ -257,6 +243,29 @@ func (g *goNVML) encoders(q *query, d nvml.Device, s *capacity.GPUState) {
 	})
 }
 
+// encoderCapacity asks for each codec. Unless all answer, though it be that they
+// are not supported, the whole is unknown: a codec that is missing from it is one
+// that the card does not encode.
+func (g *goNVML) encoderCapacity(q *query, d nvml.Device, s *capacity.GPUState) {
+	free, answers := map[string]int{}, 0
+	for i, codec := range codecs {
+		q.ask("nvmlDeviceGetEncoderCapacity", func() nvml.Return {
+			pct, r := d.GetEncoderCapacity(nvml.EncoderType(i))
+			switch r {
+			case nvml.SUCCESS:
+				free[codec] = pct
+				answers++
+			case nvml.ERROR_NOT_SUPPORTED, nvml.ERROR_INVALID_ARGUMENT: // a driver that knows no AV1 says so
+				answers++
+			}
+			return r
+		})
+	}
+	if answers == len(codecs) {
+		s.EncoderCapacity = free
+	}
+}
+
 // query makes queries, until one tells that the card is gone.
 type query struct {
 	g    *goNVML
@@ -273,7 +282,7 @@ func (q *query) askAny(names []string, call func() nvml.Return) {
 	}
 	if r := call(); r != nvml.SUCCESS {
 		if err := q.g.fail(names[0], r); errors.Is(err, errGone) || errors.Is(err, errNoDriver) {
-			q.gone = fmt.Errorf("%w: %w", errGone, err)
+			q.gone = gone(err)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -66,6 +67,7 @@ func (g *gpu) prove(ctx context.Context, codecs []string) {
 	if !g.proved(of, outcome) {
 		return
 	}
+	g.save()
 	g.mu.Lock()
 	_, _, known := g.engine()
 	g.mu.Unlock()
@@ -93,12 +95,11 @@ func (g *gpu) proved(of key, outcome map[string]proof) bool {
 	if g.kept.key != of {
 		return false
 	}
-	if g.kept.SelfTest == nil {
-		g.kept.SelfTest = map[string]proof{}
-	}
-	for codec, p := range outcome {
-		g.tested[codec], g.kept.SelfTest[codec] = p, p
-	}
+	kept := map[string]proof{} // a new one: the old may be being written
+	maps.Copy(kept, g.kept.SelfTest)
+	maps.Copy(kept, outcome)
+	g.kept.SelfTest = kept
+	maps.Copy(g.tested, outcome)
 	g.all, g.proveAt = false, time.Time{}
 	switch proven := len(g.proven()); {
 	case proven == len(g.claimed()):
@@ -109,13 +110,16 @@ func (g *gpu) proved(of key, outcome map[string]proof) bool {
 		g.proveAt = g.cfg.Now().Add(min(proveAgain<<min(g.failed, 16), proveAgainMost))
 		g.failed++
 	}
-	g.save()
 	return true
 }
 
-// save keeps what is known; the caller holds mu.
+// save keeps what is known. It writes to a disk, so not with mu, which reports
+// wait for.
 func (g *gpu) save() {
-	if err := g.cfg.cache().save(g.kept); err != nil {
+	g.mu.Lock()
+	r := g.kept
+	g.mu.Unlock()
+	if err := g.cfg.cache().save(r); err != nil {
 		g.cfg.Logger.Warn("devices", "error", err)
 	}
 }
@@ -170,12 +174,21 @@ func (g *gpu) calibrate(ctx context.Context) (int64, error) {
 	if tabled && float64(px) > enginePlausible*float64(table) {
 		return 0, fmt.Errorf("measuring %s: %d px/s for an engine can't be; the table says %d", g.id, px, table)
 	}
+	if !g.measuredAs(of, px) {
+		return 0, fmt.Errorf("measuring %s: its driver changed meanwhile", g.id)
+	}
+	g.save()
+	return px, nil
+}
+
+// measuredAs takes in an engine's speed, and is false when the card is not what it
+// was when it was measured.
+func (g *gpu) measuredAs(of key, px int64) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.kept.key != of {
-		return 0, fmt.Errorf("measuring %s: its driver changed meanwhile", g.id)
+		return false
 	}
 	g.kept.PxPerS, g.kept.MeasuredAt, g.measured = px, g.cfg.Now().UTC(), true
-	g.save()
-	return px, nil
+	return true
 }

@@ -86,6 +86,30 @@ func TestProofsAreKept(t *testing.T) {
 	m.Stop()
 }
 
+// What an earlier boot proved counts at once; when a run then can't open the
+// encoder, the device has to prove itself, and can't.
+func TestProvenBeforeAndBrokenNow(t *testing.T) {
+	if !alone(t) {
+		return
+	}
+	stub, dir, now := nvmlstub.Build(t), t.TempDir(), newClock()
+	card := nvmlstub.L4(1)
+	stub.Set(card)
+	stub.Proven(dir, "1.0.1", card, "h264", "hevc", "av1")
+	m := manager(t, Config{NVML: stub.Library(), CacheDir: dir, Now: now.Now}) // Debian's GPAC
+	d := await(t, m, nvmlstub.ID(1), "usable", usable)
+	if !slices.Equal(d.Codecs, []string{"h264", "hevc", "av1"}) {
+		t.Errorf("codecs %v", d.Codecs)
+	}
+	m.Learn(nvmlstub.ID(1), Failure{Kind: OpenFailed, Detail: "[FFEnc] No codecid specified"})
+	await(t, m, nvmlstub.ID(1), "refused", refusedFor("open failed: [FFEnc] No codecid specified"))
+	now.add(openFirst)
+	await(t, m, nvmlstub.ID(1), "refused", refusedFor("GPAC has no h264_nvenc"))
+	m.Stop()
+	m = manager(t, Config{NVML: stub.Library(), CacheDir: dir})
+	await(t, m, nvmlstub.ID(1), "refused after a restart", refusedFor("GPAC has no h264_nvenc"))
+}
+
 func TestLearning(t *testing.T) {
 	if !alone(t) {
 		return

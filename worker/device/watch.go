@@ -57,7 +57,7 @@ func (w *watcher) run(ctx context.Context) {
 		case err != nil:
 			last = w.say(err.Error(), last)
 			for id, name := range known {
-				w.see(sighting{id: id, name: name, gone: fmt.Errorf("%w: %w", errGone, err)})
+				w.see(sighting{id: id, name: name, gone: gone(err)})
 			}
 			if !pause(ctx, wait) {
 				return

@@ -47,7 +47,7 @@ func (f API) Start(ctx context.Context, log hclog.Logger, reg *prometheus.Regist
 		if err != nil {
 			return err
 		}
-		srv := api.New(api.Config{Listen: f.Listen, AdminToken: admin, InternalToken: secret.Derive("internal-api")},
+		srv := api.New(api.Config{Listen: f.Listen, AdminToken: admin, InternalToken: secret.Derive("internal-api"), Policy: f.Placing.Placement()},
 			api.Deps{Store: st, Logger: log, Registry: reg})
 		if err := srv.Start(ctx); err != nil {
 			return err

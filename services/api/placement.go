@@ -139,9 +139,14 @@ func (h *handlers) fleet(ctx context.Context) (*placement.Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &placement.Snapshot{Policy: h.policy, Workers: make([]placement.Worker, len(reports))}
+	s := &placement.Snapshot{Workers: make([]placement.Worker, len(reports))}
+	takers := 0 // as the controller counts them
 	for i, seen := range reports {
+		if seen.Ready && !seen.Drain {
+			takers++
+		}
 		s.Workers[i] = placement.Worker{Report: seen.Report, HeartbeatAge: seen.Age, Ledger: ledgers.Load(seen.Worker, nil)}
 	}
+	s.Policy = h.policy.For(takers)
 	return s, nil
 }

@@ -48,6 +48,8 @@ type Report struct {
 	// "no library", "no driver", … with the library's own words; "" where GPUs
 	// were not asked for.
 	NVML string `json:"nvml,omitempty"`
+	// Runs are the placements that it runs: stream → epoch.
+	Runs map[string]uint64 `json:"runs,omitempty"`
 }
 
 // Device is one thing that encodes.

@@ -2,9 +2,16 @@
 // ingest agents and the workers report, decides what should be so, commits
 // that to Redis and enqueues the task that starts it:
 //
-//	observe ──▶ sessions and broadcasts ──▶ decide ──▶ commit ──▶ enqueue
-//	   ▲                                                            │
-//	   └────────── reports, 2 to 10 times a second ◀── worker ◀─────┘
+//	reports, ledgers' feed ──▶ view of the fleet ─────────┐
+//	   ▲                                                  ▼
+//	   │   each stream ──▶ placed, as it should be     queue: decide ──▶ commit ──▶ enqueue
+//	   │      │            (restore, rebalance) ──────────▲   │ no room    (again once when
+//	   │      └──────────▶ lost its worker, new, waiting ─┘   ▼             it was outrun)
+//	   │                                            preempt, or wait and say why
+//	   └────────── 2 to 10 times a second ◀── workers ◀── start task
+//
+// The view is the last report of every worker and what is reserved there. It is
+// brought up to date once a turn, and by each commit of the turn.
 //
 // It is level-triggered: a lost report, task or notification delays a stream
 // and never loses it. Any api replica runs one; the holder of the lease in
@@ -23,6 +30,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/dionysia-dev/dionysia/services/capacity"
+	"github.com/dionysia-dev/dionysia/services/placement"
 	"github.com/dionysia-dev/dionysia/services/store"
 	"github.com/dionysia-dev/dionysia/services/stream"
 )
@@ -37,7 +45,10 @@ type Store interface {
 	Broadcast(ctx context.Context, id string) (stream.Broadcast, error)
 	PutBroadcast(ctx context.Context, b stream.Broadcast) error
 	Placement(ctx context.Context, id string) (stream.Placement, error)
-	Ledger(ctx context.Context, worker string) (map[string]map[string]store.Held, error)
+	NewLedgers() *store.Ledgers
+	RepairLedger(ctx context.Context, worker string) (changed []string, err error)
+	RaiseEpoch(ctx context.Context, id string, atLeast uint64) error
+	Generation(ctx context.Context) (string, error)
 	Commit(ctx context.Context, p store.Proposal) (uint64, error)
 	UpdateSource(ctx context.Context, id string, epoch uint64, src stream.Source) error
 	SetEnding(ctx context.Context, id string, epoch uint64) error
@@ -60,7 +71,7 @@ type Enqueuer interface {
 // heartbeat is missing. It returns nil when it answers.
 type Prober func(ctx context.Context, r capacity.Report) error
 
-// Config holds the controller's timing.
+// Config says how the controller places streams, and its timing.
 type Config struct {
 	// Holder names this replica in the lease.
 	Holder string
@@ -74,6 +85,29 @@ type Config struct {
 	// Hold is how long a new leader, or one whose Redis was away, waits for
 	// reports before it believes that a publisher or a worker is gone; default 4 s.
 	Hold time.Duration
+
+	// Policy is how streams are placed; the zero value spreads them and keeps
+	// nothing back. Its reserve counts only while there are two workers or more
+	// (placement.Policy.For).
+	Policy placement.Policy
+	// QueueLimit is how many streams may wait for capacity; default
+	// placement.DefaultQueueLimit.
+	QueueLimit int
+	// Patience is how long the first of the queue waits before those behind it
+	// leave its devices alone; default placement.DefaultPatience.
+	Patience time.Duration
+	// Preempt lets a stream of higher priority end the placements of lower ones.
+	Preempt bool
+	// Rebalance is how many placements a minute may move to a better device; 0
+	// moves none. Policy.Rebalance says what is better.
+	Rebalance int
+	// RestoreAfter is how long there must have been room for a degraded stream's
+	// whole profile before it gets it; default 30 s. RestoreEvery is how long it
+	// stays at least as it was placed; default 1 min.
+	RestoreAfter, RestoreEvery time.Duration
+	// RepairEvery is how often each worker's ledgers are compared with its
+	// placements; default 30 s.
+	RepairEvery time.Duration
 }
 
 func (c *Config) defaults() {
@@ -86,6 +120,13 @@ func (c *Config) defaults() {
 	def(&c.LeaseTTL, 3*time.Second)
 	def(&c.Suspect, 2500*time.Millisecond)
 	def(&c.Hold, 4*time.Second)
+	def(&c.Patience, placement.DefaultPatience)
+	def(&c.RestoreAfter, 30*time.Second)
+	def(&c.RestoreEvery, time.Minute)
+	def(&c.RepairEvery, 30*time.Second)
+	if c.QueueLimit <= 0 {
+		c.QueueLimit = placement.DefaultQueueLimit
+	}
 }
 
 // Controller is the leader's loop; see the package comment.
@@ -101,13 +142,22 @@ type Controller struct {
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 
+	// What a replica remembers whether it leads or not. Only the loop touches it.
+	state databaseSeen
+
 	// The leader's memory. Only the loop touches it; a new leader starts empty
 	// and holds until the reports have refilled it.
+	renewed   time.Time // the lease
 	holdUntil time.Time
 	failing   bool
 	nodes     map[string]nodeSeen
 	workers   map[string]*workerSeen
 	streams   map[string]*streamSeen
+	ledgers   *store.Ledgers
+	view      *placement.Snapshot
+	repaired  map[string]time.Time // worker → when its ledgers were last repaired
+	moved     time.Time            // when rebalancing last moved something
+	looked    time.Time            // when it last looked for something to move
 }
 
 const lease = "controller"
@@ -122,128 +172,6 @@ func New(cfg Config, s Store, tasks Enqueuer, probe Prober, log hclog.Logger, re
 	if err != nil {
 		return nil, fmt.Errorf("controller metrics: %w", err)
 	}
-	return &Controller{cfg: cfg, store: s, tasks: tasks, probe: probe, log: log.Named("controller"), now: time.Now, m: m}, nil
-}
-
-// Start runs the loop until Stop.
-func (c *Controller) Start(ctx context.Context) error {
-	ctx, c.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	c.done.Add(1)
-	go func() {
-		defer c.done.Done()
-		c.campaign(ctx)
-	}()
-	return nil
-}
-
-// Stop ends the loop and gives the lease back.
-func (c *Controller) Stop(ctx context.Context) {
-	if c.cancel == nil {
-		return
-	}
-	c.cancel()
-	c.done.Wait()
-	if err := c.store.ReleaseLease(ctx, lease, c.cfg.Holder); err != nil {
-		c.log.Debug("giving the lease back", "error", err)
-	}
-}
-
-// campaign takes the lease, leads until it is lost, and starts again.
-func (c *Controller) campaign(ctx context.Context) {
-	t := time.NewTicker(c.cfg.LeaseTTL / 3)
-	defer t.Stop()
-	for {
-		token, ok, err := c.store.AcquireLease(ctx, lease, c.cfg.Holder, c.cfg.LeaseTTL)
-		switch {
-		case err != nil:
-			c.log.Debug("asking for the lease", "error", err)
-		case ok:
-			c.log.Info("leading", "token", token)
-			c.m.leader.Set(1)
-			c.lead(ctx)
-			c.m.leader.Set(0)
-			c.log.Info("no longer leading")
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-		}
-	}
-}
-
-func (c *Controller) lead(ctx context.Context) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	c.nodes, c.workers, c.streams = map[string]nodeSeen{}, map[string]*workerSeen{}, map[string]*streamSeen{}
-	c.holdUntil = c.now().Add(c.cfg.Hold)
-
-	changed := c.store.Watch(ctx)
-	tick := time.NewTicker(c.cfg.Interval)
-	defer tick.Stop()
-	renewed := c.now()
-	for {
-		ok, err := c.store.RenewLease(ctx, lease, c.cfg.Holder, c.cfg.LeaseTTL)
-		switch {
-		case err == nil && !ok:
-			return
-		case err == nil:
-			renewed = c.now()
-		case c.now().Sub(renewed) > c.cfg.LeaseTTL:
-			return // somebody else may lead by now
-		}
-		if err == nil {
-			c.turn(ctx)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		case _, ok := <-changed:
-			if !ok {
-				changed = nil
-			}
-			drain(changed)
-		}
-	}
-}
-
-// drain empties a burst of notifications: one turn serves them all.
-func drain(ch <-chan string) {
-	for {
-		select {
-		case _, ok := <-ch:
-			if !ok {
-				return
-			}
-		default:
-			return
-		}
-	}
-}
-
-// turn is one pass of the loop.
-func (c *Controller) turn(ctx context.Context) {
-	start := c.now()
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	snap, err := c.observe(ctx)
-	if err != nil {
-		c.failing = true
-		c.m.errors.Inc()
-		c.log.Warn("observing failed; nothing is decided until it works again", "error", err)
-		return
-	}
-	if c.failing {
-		// Reports expired while Redis was away: believe nobody gone yet.
-		c.failing = false
-		c.holdUntil = c.now().Add(c.cfg.Hold)
-	}
-	for _, id := range snap.streams() {
-		if err := c.reconcile(ctx, snap, id); err != nil {
-			c.m.errors.Inc()
-			c.log.Warn("reconciling a stream failed; trying again", "stream", id, "error", err)
-		}
-	}
-	c.m.turn.Observe(c.now().Sub(start).Seconds())
+	return &Controller{cfg: cfg, store: s, tasks: tasks, probe: probe, log: log.Named("controller"), now: time.Now, m: m,
+		state: databaseSeen{epochs: map[string]uint64{}}}, nil
 }

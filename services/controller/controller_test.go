@@ -24,6 +24,8 @@ import (
 // the place of agents and workers.
 type fleet struct {
 	t     *testing.T
+	redis *testkit.Redis
+	opt   asynq.RedisConnOpt
 	store *store.Store
 	tasks *asynq.Inspector
 
@@ -33,7 +35,10 @@ type fleet struct {
 	answers map[string]bool // origins that answer a direct probe
 }
 
-func newFleet(t *testing.T) *fleet {
+func newFleet(t *testing.T) *fleet { return newFleetWith(t, nil) }
+
+// newFleetWith lets a test change the controller's configuration.
+func newFleetWith(t *testing.T, change func(*Config)) *fleet {
 	t.Helper()
 	r := testkit.NewRedis(t)
 	url := r.URL(0)
@@ -45,28 +50,40 @@ func newFleet(t *testing.T) *fleet {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fleet{t: t, store: st, tasks: asynq.NewInspector(opt), workers: map[string]*capacity.Report{}, answers: map[string]bool{}}
-	client := asynq.NewClient(opt)
-	c, err := New(Config{Holder: "test", Interval: 50 * time.Millisecond, Suspect: 600 * time.Millisecond, Hold: 500 * time.Millisecond},
-		st, client, f.probe, hclog.New(&hclog.LoggerOptions{Output: testWriter{t}, Level: hclog.Info}), prometheus.NewRegistry())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	f := &fleet{t: t, redis: r, opt: opt, store: st, tasks: asynq.NewInspector(opt), workers: map[string]*capacity.Report{}, answers: map[string]bool{}}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); f.beat(ctx) }()
 	t.Cleanup(func() {
 		cancel()
 		<-done
-		c.Stop(context.Background())
-		_ = client.Close()
 		_ = f.tasks.Close()
 		_ = st.Close()
 	})
+	f.controller("test", change)
 	return f
+}
+
+// controller starts a replica.
+func (f *fleet) controller(name string, change func(*Config)) *Controller {
+	f.t.Helper()
+	cfg := Config{Holder: name, Interval: 50 * time.Millisecond, Suspect: 600 * time.Millisecond, Hold: 500 * time.Millisecond}
+	if change != nil {
+		change(&cfg)
+	}
+	client := asynq.NewClient(f.opt)
+	c, err := New(cfg, f.store, client, f.probe, hclog.New(&hclog.LoggerOptions{Output: testWriter{f.t}, Level: hclog.Info}), prometheus.NewRegistry())
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	if err := c.Start(f.t.Context()); err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(func() {
+		c.Stop(context.Background())
+		_ = client.Close()
+	})
+	return c
 }
 
 type testWriter struct{ t *testing.T }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/dionysia-dev/dionysia/services/capacity"
+	"github.com/dionysia-dev/dionysia/services/placement"
 	"github.com/dionysia-dev/dionysia/services/store"
 	"github.com/dionysia-dev/dionysia/services/stream"
 )
@@ -23,6 +24,7 @@ type workerSeen struct {
 	at     time.Time // of its last heartbeat, on our clock
 	lost   bool
 	probed time.Time
+	load   map[string]placement.Load // of the view; kept to be filled again
 }
 
 // streamSeen is what the leader remembers of a stream.
@@ -31,7 +33,9 @@ type streamSeen struct {
 	loaded      bool
 	publishedAt time.Time // when a publisher was last seen
 	refusedAt   time.Time // when the reason for waiting was last written
+	refusal     string    // the code of that reason
 	task        uint64    // the epoch whose task was enqueued
+	roomSince   time.Time // since when the whole profile of a degraded placement has had room
 }
 
 // publishing is a ready path at an ingest node.
@@ -40,13 +44,24 @@ type publishing struct {
 	path store.IngestPath
 }
 
-// snapshot is one turn's view.
+// snapshot is one turn's view. The fleet's is the controller's, and is kept.
 type snapshot struct {
 	now        time.Time
-	holding    bool
+	holding    bool // believe nobody gone
+	settling   bool // commit nothing
 	publishing map[string]publishing
 	active     map[string]bool
 	workers    map[string]*workerSeen
+	runs       map[string]runSeen
+	profiles   map[string]stream.Profile // those that were needed
+
+	// What reconciling finds of the streams with a publisher.
+	waiting []*waiter
+	seats   []*seat
+	// left is set when some stream waits for capacity after the queue was served,
+	// and head when one has lost its patience; see placement.Line.
+	left bool
+	head *placement.Request
 }
 
 // nodeGone is how long an ingest node's last report is believed after it
@@ -54,8 +69,12 @@ type snapshot struct {
 const nodeGone = 10 * time.Second
 
 func (c *Controller) observe(ctx context.Context) (*snapshot, error) {
+	if err := c.watchDatabase(ctx, true); err != nil {
+		return nil, err
+	}
 	now := c.now()
-	s := &snapshot{now: now, holding: now.Before(c.holdUntil), publishing: map[string]publishing{}, active: map[string]bool{}, workers: c.workers}
+	s := &snapshot{now: now, holding: now.Before(c.holdUntil), publishing: map[string]publishing{}, active: map[string]bool{},
+		workers: c.workers, profiles: map[string]stream.Profile{}}
 	nodes, err := c.store.IngestReports(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("reading the ingest reports: %w", err)
@@ -98,6 +117,10 @@ func (c *Controller) observe(ctx context.Context) (*snapshot, error) {
 		w.report, w.at = r.Report, at
 	}
 	c.suspect(ctx, now, s.holding)
+	if err := c.refreshView(ctx, now); err != nil {
+		return nil, err
+	}
+	s.runs, s.settling = c.reported(), c.settling(now)
 	active, err := c.store.ActiveStreams(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("reading the active streams: %w", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -14,8 +15,26 @@ import (
 	"github.com/dionysia-dev/dionysia/services/task"
 )
 
+// waiter is a live broadcast that has no placement which works, or is to get
+// another one.
+type waiter struct {
+	st   *streamSeen
+	conf stream.Stream
+	src  stream.Source
+	old  stream.Placement // of Epoch 0 when there is none
+	req  placement.Request
+}
+
+// seat is a live broadcast with a placement that is as it should be.
+type seat struct {
+	st   *streamSeen
+	conf stream.Stream
+	p    stream.Placement
+}
+
 // place makes sure that a live broadcast has a placement at a worker that can
-// hold it, and that the placement pulls the present session.
+// hold it, and that the placement pulls the present session. Those that need
+// another one are left to serveQueue.
 func (c *Controller) place(ctx context.Context, s *snapshot, st *streamSeen, conf stream.Stream, pub publishing) error {
 	src := stream.Source{Node: pub.node.Node, Session: pub.path.Session, Protocol: pub.path.Protocol, Tracks: pub.path.Tracks,
 		RTMP: "rtmp://" + pub.node.RTMP + "/live/" + conf.ID, RTSP: "rtsp://" + pub.node.RTSP + "/live/" + conf.ID}
@@ -23,109 +42,129 @@ func (c *Controller) place(ctx context.Context, s *snapshot, st *streamSeen, con
 	if err != nil && !errors.Is(err, stream.ErrNotFound) {
 		return fmt.Errorf("reading the placement: %w", err)
 	}
-	current := err == nil && p.Broadcast == st.broadcast.ID && p.State == stream.PlacementPlaced
+	// A run was read before the placement: a higher epoch than the placement's is
+	// one that Redis has lost, and the run goes on only if it is placed again.
+	lost := s.runs[conf.ID].epoch > p.Epoch
+	current := err == nil && !lost && p.Broadcast == st.broadcast.ID && p.State == stream.PlacementPlaced
 	if current && !s.gone(p) {
-		if p.Source.Session != src.Session || p.Source.Node != src.Node {
-			if err := c.store.UpdateSource(ctx, conf.ID, p.Epoch, src); err != nil {
-				return fmt.Errorf("pointing the placement at the new session: %w", err)
-			}
-			c.notify(ctx, conf.ID)
-		}
-		if st.task < p.Epoch {
-			c.enqueue(ctx, st, p)
-		}
-		return nil
+		s.seats = append(s.seats, &seat{st: st, conf: conf, p: p})
+		return c.keep(ctx, st, p, src)
 	}
-	if s.holding && err == nil && p.State == stream.PlacementPlaced {
+	if s.settling || (s.holding && !lost && p.State == stream.PlacementPlaced) {
 		return nil // its worker may only not have reported yet
 	}
-	if err == nil && p.State != stream.PlacementEnded && !current && !s.gone(p) {
+	if err == nil && !lost && p.State != stream.PlacementEnded && !current && !s.gone(p) {
 		// The broadcast before this one is still being closed at its worker.
 		if p.State == stream.PlacementPlaced {
 			return c.store.SetEnding(ctx, conf.ID, p.Epoch)
 		}
 		return nil
 	}
-	return c.decide(ctx, s, st, conf, src, p)
-}
-
-// decide chooses a device, commits the reservation and enqueues the start.
-func (c *Controller) decide(ctx context.Context, s *snapshot, st *streamSeen, conf stream.Stream, src stream.Source, old stream.Placement) error {
-	prof, err := c.store.GetProfile(ctx, conf.Profile)
-	if err != nil {
-		return c.waiting(ctx, st, conf.ID, fmt.Sprintf("profile %q: %v", conf.Profile, err))
+	w := &waiter{st: st, conf: conf, src: src, old: p}
+	if w.req, err = c.request(ctx, s, conf, p); err != nil {
+		return c.wait(ctx, st, false, "profile", err.Error())
 	}
-	view := placement.Snapshot{}
-	own := placement.Own{}
-	if old.State != stream.PlacementEnded {
-		own.Worker = old.Worker // the commit moves the stream's own reservation; it must not count twice
-	}
-	for id, w := range s.workers {
-		ledger, err := c.store.Ledger(ctx, id)
-		if err != nil {
-			return fmt.Errorf("reading the ledger of %s: %w", id, err)
-		}
-		if own.Worker == id {
-			for resource, streams := range ledger {
-				if held, ok := streams[conf.ID]; ok {
-					own.Young = own.Young || s.now.Sub(held.At) < stream.RampHold
-					own.Reserved = append(own.Reserved, stream.Reservation{Resource: resource, Amount: held.Amount})
-				}
-			}
-		}
-		view.Workers = append(view.Workers, placement.Worker{Report: w.report, Lost: w.lost, HeartbeatAge: s.now.Sub(w.at), Ledger: loads(ledger, s.now)})
-	}
-	d, err := placement.Decide(&view, placement.Request{Stream: conf.ID, Profile: prof, Require: conf.Require, Prefer: conf.Prefer,
-		Priority: conf.Priority, Degrade: conf.Degrade, Failover: old.State == stream.PlacementPlaced, Stay: old.Worker, Own: own})
-	if err != nil {
-		c.m.placements.WithLabelValues("refused").Inc()
-		return c.waiting(ctx, st, conf.ID, err.Error())
-	}
-	w := s.workers[d.Worker].report
-	p := stream.Placement{Stream: conf.ID, Broadcast: st.broadcast.ID, Worker: d.Worker, Device: d.Device, Boot: w.Boot,
-		Price: d.Reserved[0].Amount, Reserved: d.Reserved, State: stream.PlacementPlaced, Source: src, Profile: d.Profile, Dropped: d.Dropped,
-		Priority: conf.Priority, Grace: conf.Grace, HoldBack: conf.HoldBack, Window: conf.Window, BroadcastStart: st.broadcast.StartedAt, CommittedAt: c.now().UTC()}
-	epoch, err := c.store.Commit(ctx, store.Proposal{Placement: p, Limits: d.Limits, ExpectEpoch: old.Epoch})
+	// Somebody may be watching what ran until now, or still runs.
+	w.req.Failover = current || lost
+	w.req.Stay = ""
 	switch {
-	case errors.Is(err, stream.ErrConflict), errors.Is(err, stream.ErrNoRoom):
-		c.m.placements.WithLabelValues("conflict").Inc()
-		return c.waiting(ctx, st, conf.ID, err.Error())
-	case err != nil:
-		return fmt.Errorf("committing the placement: %w", err)
+	case lost:
+		w.req.Stay = s.runs[conf.ID].worker
+	case p.Broadcast == st.broadcast.ID:
+		w.req.Stay = p.Worker
 	}
-	p.Epoch = epoch
-	if st.broadcast.Reason != "" {
-		nb := *st.broadcast
-		nb.Reason = ""
-		if err := c.store.PutBroadcast(ctx, nb); err == nil {
-			st.broadcast = &nb
-		}
-	}
-	result, typ := "committed", "placement.committed"
-	if old.Epoch != 0 && old.Broadcast == p.Broadcast {
-		result, typ = "moved", "placement.moved"
-	}
-	c.m.placements.WithLabelValues(result).Inc()
-	c.event(ctx, conf.ID, "info", typ, fmt.Sprintf("placed on %s/%s at epoch %d: %d px/s reserved", p.Worker, p.Device, epoch, p.Price))
-	c.notify(ctx, conf.ID)
-	c.enqueue(ctx, st, p)
+	s.waiting = append(s.waiting, w)
 	return nil
 }
 
-// loads sums a worker's ledger up by resource.
-func loads(ledger map[string]map[string]store.Held, now time.Time) map[string]placement.Load {
-	out := make(map[string]placement.Load, len(ledger))
-	for resource, streams := range ledger {
-		l := placement.Load{Streams: len(streams)}
-		for _, held := range streams {
-			l.Reserved += held.Amount
-			if now.Sub(held.At) < stream.RampHold {
-				l.Young += held.Amount
-			}
+// keep looks after a placement that is as it should be.
+func (c *Controller) keep(ctx context.Context, st *streamSeen, p stream.Placement, src stream.Source) error {
+	if p.Source.Session != src.Session || p.Source.Node != src.Node {
+		if err := c.store.UpdateSource(ctx, p.Stream, p.Epoch, src); err != nil {
+			return fmt.Errorf("pointing the placement at the new session: %w", err)
 		}
-		out[resource] = l
+		c.notify(ctx, p.Stream)
 	}
-	return out
+	if st.task < p.Epoch {
+		c.enqueue(ctx, st, p)
+	}
+	return c.served(ctx, st)
+}
+
+// request is what is asked for a stream now, by its settings and its whole
+// profile. A former placement's reservations do not count against it.
+func (c *Controller) request(ctx context.Context, s *snapshot, conf stream.Stream, old stream.Placement) (placement.Request, error) {
+	prof, err := c.profile(ctx, s, conf.Profile)
+	if err != nil {
+		return placement.Request{}, err
+	}
+	return placement.Request{Stream: conf.ID, Profile: prof, Require: conf.Require, Prefer: conf.Prefer, Priority: conf.Priority,
+		Degrade: conf.Degrade, Own: c.own(old)}, nil
+}
+
+// decide asks for the best device.
+func (c *Controller) decide(r placement.Request) (placement.Decision, error) {
+	start := c.now()
+	d, err := placement.Decide(c.view, r)
+	c.m.decision.Observe(c.now().Sub(start).Seconds())
+	return d, err
+}
+
+// commitAs says what a commit is in the stream's history.
+type commitAs struct {
+	result string // of the metric
+	event  string
+	why    string // before the text of the event
+}
+
+func (w *waiter) as() commitAs {
+	switch {
+	case w.old.Epoch == 0 || w.old.Broadcast != w.st.broadcast.ID:
+		return commitAs{"committed", "placement.committed", "placed"}
+	case w.old.State == stream.PlacementEnded:
+		return commitAs{"committed", "placement.committed", "placed again"}
+	}
+	return commitAs{"moved", "placement.moved", "placed anew"}
+}
+
+// commit makes a decision so, enqueues the start, and brings the view up to
+// date. Its errors wrap stream.ErrConflict or stream.ErrNoRoom when it was outrun.
+func (c *Controller) commit(ctx context.Context, s *snapshot, w *waiter, d placement.Decision, as commitAs) error {
+	id := w.conf.ID
+	if err := c.raiseEpoch(ctx, s, id, w.old.Epoch); err != nil {
+		return err
+	}
+	p := stream.Placement{Stream: id, Broadcast: w.st.broadcast.ID, Worker: d.Worker, Device: d.Device, Boot: d.Boot,
+		Price: d.Reserved[0].Amount, Reserved: d.Reserved, State: stream.PlacementPlaced, Source: w.src, Profile: d.Profile, Dropped: d.Dropped,
+		Priority: w.conf.Priority, Grace: w.conf.Grace, HoldBack: w.conf.HoldBack, Window: w.conf.Window,
+		BroadcastStart: w.st.broadcast.StartedAt, CommittedAt: c.now().UTC()}
+	epoch, err := c.store.Commit(ctx, store.Proposal{Placement: p, Limits: d.Limits, ExpectEpoch: w.old.Epoch})
+	if err != nil {
+		return fmt.Errorf("committing the placement: %w", err)
+	}
+	p.Epoch = epoch
+	c.state.epochs[id] = epoch
+	c.view.Return(w.req.Own)
+	c.view.Apply(d)
+	c.m.placements.WithLabelValues(as.result).Inc()
+	c.event(ctx, id, "info", as.event, as.why+" "+describe(p))
+	c.notify(ctx, id)
+	c.enqueue(ctx, w.st, p)
+	w.st.roomSince = time.Time{}
+	return c.served(ctx, w.st)
+}
+
+// describe says where a placement is and what it takes.
+func describe(p stream.Placement) string {
+	text := fmt.Sprintf("on %s/%s at epoch %d: %d px/s reserved", p.Worker, p.Device, p.Epoch, p.Price)
+	if len(p.Dropped) > 0 {
+		var names []string
+		for _, v := range p.Dropped {
+			names = append(names, v.Name)
+		}
+		text += "; without " + strings.Join(names, ", ") + " for want of room"
+	}
+	return text
 }
 
 // enqueue puts the start task on the worker's queue. A failure is only logged:
@@ -140,19 +179,4 @@ func (c *Controller) enqueue(ctx context.Context, st *streamSeen, p stream.Place
 		return
 	}
 	st.task = p.Epoch
-}
-
-// refusalEvery bounds how often a stream's reason for waiting is renewed: the
-// numbers in it change all the time.
-const refusalEvery = 5 * time.Second
-
-// waiting records, once per reason, why a stream is not placed.
-func (c *Controller) waiting(ctx context.Context, st *streamSeen, id, reason string) error {
-	if st.broadcast.Reason == reason || c.now().Sub(st.refusedAt) < refusalEvery {
-		return nil
-	}
-	st.refusedAt = c.now()
-	nb := *st.broadcast
-	nb.Reason = reason
-	return c.saveBroadcast(ctx, st, nb, "warn", "placement.waiting", reason)
 }

@@ -16,8 +16,10 @@ import (
 //
 //	broadcast:  (none) ─publisher─▶ live ⇄ grace ─grace over─▶ ended
 //	placement:  (none) ─commit─▶ placed ─broadcast ended─▶ ending ─worker─▶ ended
-//	                       ▲        │
-//	                       └────────┘ worker lost or restarted: epoch + 1
+//	                       ▲      │  │                                        ▲
+//	                       └──────┘  └── preempted: the broadcast waits on ───┘
+//	                      epoch + 1: worker lost or restarted, epoch lost by Redis,
+//	                                 restored, rebalanced
 func (c *Controller) reconcile(ctx context.Context, s *snapshot, id string) error {
 	st, err := c.seen(ctx, id)
 	if err != nil {
@@ -93,14 +95,14 @@ func (c *Controller) absent(ctx context.Context, s *snapshot, st *streamSeen, id
 		away := s.now.Sub(st.publishedAt)
 		if b.State == stream.BroadcastLive {
 			nb := *b
-			nb.State = stream.BroadcastGrace
+			nb.State, nb.Reason, nb.WaitingSince = stream.BroadcastGrace, "", nil
 			if err := c.saveBroadcast(ctx, st, nb, "info", "session.ended", fmt.Sprintf("the publisher is gone; it may return within %s", grace)); err != nil {
 				return err
 			}
 		}
 		if away >= grace {
 			nb, end := *st.broadcast, c.now().UTC()
-			nb.State, nb.EndedAt, nb.Reason = stream.BroadcastEnded, &end, ""
+			nb.State, nb.EndedAt, nb.Reason, nb.WaitingSince = stream.BroadcastEnded, &end, "", nil
 			if err := c.saveBroadcast(ctx, st, nb, "info", "broadcast.ended", fmt.Sprintf("no publisher for %s", grace)); err != nil {
 				return err
 			}
@@ -155,12 +157,19 @@ func (s *snapshot) gone(p stream.Placement) bool {
 }
 
 func (c *Controller) saveBroadcast(ctx context.Context, st *streamSeen, b stream.Broadcast, level, event, msg string) error {
+	if err := c.putBroadcast(ctx, st, b); err != nil {
+		return err
+	}
+	c.event(ctx, b.Stream, level, event, msg)
+	c.notify(ctx, b.Stream)
+	return nil
+}
+
+func (c *Controller) putBroadcast(ctx context.Context, st *streamSeen, b stream.Broadcast) error {
 	if err := c.store.PutBroadcast(ctx, b); err != nil {
 		return fmt.Errorf("writing the broadcast: %w", err)
 	}
 	st.broadcast = &b
-	c.event(ctx, b.Stream, level, event, msg)
-	c.notify(ctx, b.Stream)
 	return nil
 }
 

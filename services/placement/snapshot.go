@@ -49,6 +49,16 @@ func DefaultPolicy() Policy {
 	return Policy{Reserve: 0.1, Rebalance: RebalancePolicy{Margin: DefaultMargin, MinStay: DefaultMinStay}}
 }
 
+// For is the policy for a fleet of so many workers that can take streams. While
+// there are fewer than two, a reserve helps nobody: what loses its worker has no
+// other to go to. Nothing is kept back then.
+func (p Policy) For(workers int) Policy {
+	if workers < 2 {
+		p.Reserve = 0
+	}
+	return p
+}
+
 // Snapshot is what decisions are made from. No decision changes it. It may be
 // kept from turn to turn: after the first decision it is changed through Put,
 // Remove, Apply and Return alone, each of which costs as much as one worker. It

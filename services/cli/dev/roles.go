@@ -43,7 +43,7 @@ func (d *Dev) secretFlags() roles.SecretFlags {
 
 func (d *Dev) startAPI(ctx context.Context) error {
 	return d.run(ctx, "api", roles.API{Listen: loop(d.Ports.API), AdminToken: d.file("admin.token"),
-		Secret: d.secretFlags(), Redis: d.redisFlags(), Consul: d.consulFlags()})
+		Secret: d.secretFlags(), Redis: d.redisFlags(), Consul: d.consulFlags(), Placing: roles.DefaultPlacing()})
 }
 
 func (d *Dev) startIngest(ctx context.Context) error {

@@ -19,17 +19,22 @@ import (
 
 // API runs the management API and, when it holds the lease, the controller.
 type API struct {
-	Listen     string      `help:"Address of the management API." default:"127.0.0.1:8080" env:"DIONYSIA_API_LISTEN"`
-	Advertise  string      `help:"host:port that Consul tells others; needed when --listen names no host." env:"DIONYSIA_API_ADVERTISE"`
-	AdminToken string      `name:"admin-token-file" help:"File with the bootstrap admin token; mode 0600." required:"" env:"DIONYSIA_ADMIN_TOKEN_FILE" type:"path"`
-	Secret     SecretFlags `embed:""`
-	Redis      RedisFlags  `embed:"" group:"Redis"`
-	Consul     ConsulFlags `embed:"" group:"Consul"`
+	Listen     string       `help:"Address of the management API." default:"127.0.0.1:8080" env:"DIONYSIA_API_LISTEN"`
+	Advertise  string       `help:"host:port that Consul tells others; needed when --listen names no host." env:"DIONYSIA_API_ADVERTISE"`
+	AdminToken string       `name:"admin-token-file" help:"File with the bootstrap admin token; mode 0600." required:"" env:"DIONYSIA_ADMIN_TOKEN_FILE" type:"path"`
+	Secret     SecretFlags  `embed:""`
+	Redis      RedisFlags   `embed:"" group:"Redis"`
+	Consul     ConsulFlags  `embed:"" group:"Consul"`
+	Placing    PlacingFlags `embed:"" group:"Placing streams"`
 }
 
 // Start starts it.
 func (f API) Start(ctx context.Context, log hclog.Logger, reg *prometheus.Registry) (App, error) {
 	return begin(ctx, func(s *stack) error {
+		placing, err := f.Placing.config()
+		if err != nil {
+			return err
+		}
 		secret, err := f.Secret.Secret()
 		if err != nil {
 			return err
@@ -42,13 +47,13 @@ func (f API) Start(ctx context.Context, log hclog.Logger, reg *prometheus.Regist
 		if err != nil {
 			return err
 		}
-		srv := api.New(api.Config{Listen: f.Listen, AdminToken: admin, InternalToken: secret.Derive("internal-api")},
+		srv := api.New(api.Config{Listen: f.Listen, AdminToken: admin, InternalToken: secret.Derive("internal-api"), Policy: f.Placing.Placement()},
 			api.Deps{Store: st, Logger: log, Registry: reg})
 		if err := srv.Start(ctx); err != nil {
 			return err
 		}
 		s.addErr(log, "the api", srv.Stop)
-		if err := control(ctx, s, st, live, log, reg); err != nil {
+		if err := control(ctx, s, st, live, placing, log, reg); err != nil {
 			return err
 		}
 		return f.Consul.register(ctx, s, discovery.Service{Name: "api"}, f.Listen, f.Advertise, st.Ping, log)
@@ -56,7 +61,7 @@ func (f API) Start(ctx context.Context, log hclog.Logger, reg *prometheus.Regist
 }
 
 // control starts the controller of an api.
-func control(ctx context.Context, s *stack, st *store.Store, live string, log hclog.Logger, reg *prometheus.Registry) error {
+func control(ctx context.Context, s *stack, st *store.Store, live string, placing controller.Config, log hclog.Logger, reg *prometheus.Registry) error {
 	opt, err := asynq.ParseRedisURI(live)
 	if err != nil {
 		return fmt.Errorf("--redis-live: %w", err)
@@ -67,7 +72,8 @@ func control(ctx context.Context, s *stack, st *store.Store, live string, log hc
 	if err != nil {
 		return fmt.Errorf("this host's name: %w", err)
 	}
-	ctl, err := controller.New(controller.Config{Holder: fmt.Sprintf("%s:%d", host, os.Getpid())}, st, tasks, probeOrigin, log, reg)
+	placing.Holder = fmt.Sprintf("%s:%d", host, os.Getpid())
+	ctl, err := controller.New(placing, st, tasks, probeOrigin, log, reg)
 	if err != nil {
 		return err
 	}

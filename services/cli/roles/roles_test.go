@@ -58,10 +58,10 @@ func TestStartRefuses(t *testing.T) {
 		{"a short secret", with(func(r *Router) { r.Secret.SecretFile = file(t, strings.Repeat("x", 31), 0o600) }), "at least 32 are needed"},
 		{"others' secret", with(func(r *Router) { r.Secret.SecretFile = file(t, strings.Repeat("x", 32), 0o640) }), "chmod 600"},
 		{"an empty password", with(func(r *Router) { r.Redis.Password = file(t, "\n", 0o600) }), "--redis-password-file: "},
-		{"an empty admin token", API{Listen: here, AdminToken: file(t, "", 0o600), Secret: secret, Redis: state}, "--admin-token-file: "},
+		{"an empty admin token", API{Placing: DefaultPlacing(), Listen: here, AdminToken: file(t, "", 0o600), Secret: secret, Redis: state}, "--admin-token-file: "},
 		{"an empty Consul token", with(func(r *Router) { r.Listen, r.Consul.Token = here, file(t, "", 0o600) }), "--consul-token-file: "},
 		{"a router everywhere", router, "router: --advertise: "},
-		{"an api everywhere", API{Listen: everywhere, AdminToken: token, Secret: secret, Redis: state, Consul: consul}, "api: --advertise: "},
+		{"an api everywhere", API{Placing: DefaultPlacing(), Listen: everywhere, AdminToken: token, Secret: secret, Redis: state, Consul: consul}, "api: --advertise: "},
 		{"mediamtx everywhere", Ingest{Listen: here, Node: "n", API: "http://127.0.0.1:1", MediaMTX: "http://127.0.0.1:1", RTMP: ":1935",
 			RTSP: "127.0.0.1:8554", Secret: secret, Consul: consul}, "--rtmp: "},
 	} {
@@ -89,7 +89,7 @@ func startRoles(t *testing.T, consul ConsulFlags) (registries map[string]*promet
 	ports := testkit.FreePorts(t, 4)
 	addr := func(n int) string { return fmt.Sprintf("127.0.0.1:%d", ports[n]) }
 	roles := map[string]role{
-		"api": API{Listen: addr(0), AdminToken: file(t, rand.Text(), 0o600), Secret: secret, Redis: state, Consul: consul},
+		"api": API{Placing: DefaultPlacing(), Listen: addr(0), AdminToken: file(t, rand.Text(), 0o600), Secret: secret, Redis: state, Consul: consul},
 		"ingest": Ingest{Listen: addr(1), Node: "one", API: "http://" + addr(0), MediaMTX: "http://127.0.0.1:1", RTMP: "127.0.0.1:1935",
 			RTSP: "127.0.0.1:8554", Secret: secret, Consul: consul},
 		"router": Router{Listen: addr(2), Mode: "proxy", Cache: 16, DNS: "127.0.0.1:1", DNSDomain: "consul", Timeout: time.Second,

@@ -1,0 +1,183 @@
+package controller
+
+import (
+	"context"
+	"time"
+
+	"github.com/dionysia-dev/dionysia/services/store"
+)
+
+// Start runs the loop until Stop.
+func (c *Controller) Start(ctx context.Context) error {
+	ctx, c.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	c.done.Add(1)
+	go func() {
+		defer c.done.Done()
+		c.campaign(ctx)
+	}()
+	return nil
+}
+
+// Stop ends the loop and gives the lease back.
+func (c *Controller) Stop(ctx context.Context) {
+	if c.cancel == nil {
+		return
+	}
+	c.cancel()
+	c.done.Wait()
+	if err := c.store.ReleaseLease(ctx, lease, c.cfg.Holder); err != nil {
+		c.log.Debug("giving the lease back", "error", err)
+	}
+}
+
+// campaign takes the lease, leads until it is lost, and starts again.
+func (c *Controller) campaign(ctx context.Context) {
+	t := time.NewTicker(c.cfg.LeaseTTL / 3)
+	defer t.Stop()
+	for {
+		if err := c.watchDatabase(ctx, false); err != nil {
+			c.log.Debug("asking which database it is", "error", err)
+		}
+		token, ok, err := c.store.AcquireLease(ctx, lease, c.cfg.Holder, c.cfg.LeaseTTL)
+		switch {
+		case err != nil:
+			c.log.Debug("asking for the lease", "error", err)
+		case ok:
+			c.log.Info("leading", "token", token)
+			c.m.leader.Set(1)
+			c.lead(ctx)
+			c.m.leader.Set(0)
+			c.log.Info("no longer leading")
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
+}
+
+// lead turns the loop until the lease is lost. A turn begins a tenth of the
+// interval after the last one's end at the earliest, however much is announced.
+func (c *Controller) lead(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	c.nodes, c.workers, c.streams = map[string]nodeSeen{}, map[string]*workerSeen{}, map[string]*streamSeen{}
+	c.ledgers, c.view, c.repaired = c.store.NewLedgers(), nil, map[string]time.Time{}
+	c.renewed = c.now()
+	c.holdUntil = c.renewed.Add(c.cfg.Hold)
+
+	changed := c.store.Watch(ctx)
+	tick := time.NewTicker(c.cfg.Interval)
+	defer tick.Stop()
+	gap := time.NewTimer(c.cfg.Interval)
+	defer gap.Stop()
+	for {
+		renewed, leads := c.renew(ctx)
+		if !leads {
+			return
+		}
+		if renewed {
+			c.turn(ctx)
+		}
+		gap.Reset(c.cfg.Interval / 10)
+		select {
+		case <-ctx.Done():
+			return
+		case <-gap.C:
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case _, ok := <-changed:
+			if !ok {
+				changed = nil
+			}
+			drain(changed)
+		}
+	}
+}
+
+// renew extends the lease. leads is false when it is another's; renewed is false
+// while that is not known. A lease that went with its database is taken again:
+// what this leader remembers is what the database has lost.
+func (c *Controller) renew(ctx context.Context) (renewed, leads bool) {
+	ok, err := c.store.RenewLease(ctx, lease, c.cfg.Holder, c.cfg.LeaseTTL)
+	if err == nil && !ok && c.otherDatabase(ctx) {
+		_, ok, err = c.store.AcquireLease(ctx, lease, c.cfg.Holder, c.cfg.LeaseTTL)
+	}
+	switch {
+	case err != nil:
+		return false, c.now().Sub(c.renewed) <= c.cfg.LeaseTTL // else somebody else may lead by now
+	case !ok:
+		return false, false
+	}
+	c.renewed = c.now()
+	return true, true
+}
+
+// leading is renew for the middle of a long turn: it asks when a third of the
+// lease has passed.
+func (c *Controller) leading(ctx context.Context) bool {
+	if c.now().Sub(c.renewed) < c.cfg.LeaseTTL/3 {
+		return true
+	}
+	renewed, leads := c.renew(ctx)
+	return renewed && leads
+}
+
+// drain empties a burst of notifications: one turn serves them all.
+func drain(ch <-chan string) {
+	for {
+		select {
+		case _, ok := <-ch:
+			if !ok {
+				return
+			}
+		default:
+			return
+		}
+	}
+}
+
+// turn is one pass of the loop.
+func (c *Controller) turn(ctx context.Context) {
+	start := c.now()
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	snap, err := c.observe(ctx)
+	if err != nil {
+		c.failing = true
+		c.m.errors.Inc()
+		c.log.Warn("observing failed; nothing is decided until it works again", "error", err)
+		return
+	}
+	if c.failing {
+		// Reports expired while Redis was away: believe nobody gone yet.
+		c.failing, snap.holding = false, true
+		c.holdUntil = c.now().Add(c.cfg.Hold)
+	}
+	for _, id := range snap.streams() {
+		if !c.leading(ctx) {
+			return
+		}
+		c.try(id, c.reconcile(ctx, snap, id))
+	}
+	c.serveQueue(ctx, snap)
+	c.restore(ctx, snap)
+	c.rebalance(ctx, snap)
+	c.repair(ctx, snap)
+	c.m.turn.Observe(c.now().Sub(start).Seconds())
+}
+
+// try logs what failed for one stream: the others go on, and the next turn
+// tries again.
+func (c *Controller) try(id string, err error) {
+	if err != nil {
+		c.m.errors.Inc()
+		c.log.Warn("reconciling a stream failed; trying again", "stream", id, "error", err)
+	}
+}
+
+var _ Store = (*store.Store)(nil)

@@ -152,7 +152,12 @@ func (f *fleet) publish(sessions map[string]string) {
 
 func (f *fleet) stream(id string, grace stream.Seconds) {
 	f.t.Helper()
-	s := stream.Stream{ID: id, Profile: "240p", Grace: grace, HoldBack: 12, Window: 60, CreatedAt: time.Now(), UpdatedAt: time.Now(), Version: 1}
+	f.create(stream.Stream{ID: id, Profile: "240p", Grace: grace})
+}
+
+func (f *fleet) create(s stream.Stream) {
+	f.t.Helper()
+	s.HoldBack, s.Window, s.CreatedAt, s.UpdatedAt, s.Version = 12, 60, time.Now(), time.Now(), 1
 	if err := f.store.CreateStream(f.t.Context(), s, "hash"); err != nil {
 		f.t.Fatal(err)
 	}

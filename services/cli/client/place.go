@@ -13,7 +13,7 @@ type PlaceCmd struct {
 	Simulate PlaceSimulateCmd `cmd:"" help:"Say where a number of streams would go, without placing any."`
 }
 
-const placeHelp = `A line for each device: its rank (1 is chosen), whether the ladder fits and what stands against it if not; what it NEEDS of the device, what is HELD there already and the device's LIMIT, in millions of encoded pixels per second (Mpx/s; a 1080p rendition at 30 frames per second has 62.2); encoder sessions, where the driver limits them, and GPU memory in GiB as needed+held/limit. A ? is not known, and a limit that is not known bounds nothing but px/s.`
+const placeHelp = `A line for each device: its rank (1 is chosen), whether the ladder fits, and if not the code of what stands against it; what it NEEDS of the device, what is HELD there already and the device's LIMIT, in millions of encoded pixels per second (Mpx/s; a 1080p rendition at 30 frames per second has 62.2); encoder sessions, where the driver limits them, and GPU memory in GiB as needed+held/limit. A ? is not known, and a limit that is not known bounds nothing but px/s.`
 
 // PlaceExplainCmd is `dionysia place explain`.
 type PlaceExplainCmd struct {
@@ -150,7 +150,7 @@ func printDevices(t *table, all []wire.ExplainedDevice) {
 	}
 	t.row("RANK", "WORKER", "DEVICE", "FITS", "NEEDS", "HELD", "LIMIT (MPX/S)", "SESSIONS", "MEMORY (GIB)", "WHY")
 	for _, d := range all {
-		rank, fits, why := "-", "no", d.Text
+		rank, fits, why := "-", "no: "+d.Reason, d.Text
 		if d.Rank > 0 {
 			rank, fits, why = fmt.Sprint(d.Rank), "yes", scored(d)
 		}

@@ -39,6 +39,8 @@ type commands struct {
 	Device  client.DeviceCmd  `cmd:"" help:"List the CPUs and GPUs of all workers."`
 	Place   client.PlaceCmd   `cmd:"" help:"Explain where a stream is transcoded; simulate where more would go."`
 
+	Bench benchCmd `cmd:"" help:"Measure this host's CPU and GPUs."`
+
 	Hook    hookCmd    `cmd:"" hidden:"" help:"Called by mediamtx; not for people."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
@@ -48,6 +50,7 @@ type env struct {
 	ctx    context.Context
 	log    hclog.Logger
 	stdout io.Writer
+	stderr io.Writer
 }
 
 // Main parses args, runs the command and returns the exit status: 0, 1 when
@@ -80,7 +83,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	defer stop()
 	// A second signal ends a stop that hangs.
 	context.AfterFunc(ctx, stop)
-	e := &env{ctx: ctx, log: c.logger(stderr), stdout: stdout}
+	e := &env{ctx: ctx, log: c.logger(stderr), stdout: stdout, stderr: stderr}
 	store.LogTo(e.log)
 	if err := k.Run(e, &client.Context{Ctx: ctx, Stdout: stdout, Stderr: stderr}); err != nil {
 		_, _ = fmt.Fprintln(stderr, "dionysia:", err)

@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/dionysia-dev/dionysia/services/cli/bench"
 	"github.com/dionysia-dev/dionysia/services/cli/client"
 	"github.com/dionysia-dev/dionysia/services/cli/roles"
 	"github.com/dionysia-dev/dionysia/services/ingest/hook"
@@ -69,6 +70,15 @@ type workerRunCmd struct{ roles.Worker }
 
 // Run runs the worker until a signal.
 func (c *workerRunCmd) Run(e *env) error { return runRole(e, c.Worker) }
+
+type benchCmd struct {
+	Transcode benchTranscodeCmd `cmd:"" help:"Measure what each device of this host encodes; keep it for the worker."`
+}
+
+type benchTranscodeCmd struct{ bench.Transcode }
+
+// Run measures the devices.
+func (c *benchTranscodeCmd) Run(e *env) error { return c.Transcode.Run(e.ctx, e.stdout, e.stderr) }
 
 type hookCmd struct {
 	Event string `arg:"" enum:"ready,not-ready"`

@@ -22,6 +22,8 @@ type Result struct {
 	// Sessions is how many 1920x1080 pictures of 30 fps fit in the budget at real
 	// time, within the session cap of GeForce drivers.
 	Sessions int
+	// SessionCap is that of the system's GeForce cards together; 0 where there is none.
+	SessionCap int
 	// Equivalents is PxPerS in such pictures, without headroom.
 	Equivalents float64
 }
@@ -139,7 +141,7 @@ func gpuResult(d capacity.Device, sessionLimit int, version string) Result {
 		if sessionLimit == 0 {
 			sessionLimit = sessionCap(version)
 		}
-		r.Sessions = min(r.Sessions, sessionLimit)
+		r.Sessions, r.SessionCap = min(r.Sessions, sessionLimit), sessionLimit
 	}
 	return r
 }

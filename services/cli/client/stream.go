@@ -37,8 +37,8 @@ type settings struct {
 
 // rules are the flags that say where streams are transcoded.
 type rules struct {
-	Require []string `sep:"none" placeholder:"RULE" help:"Rule of where it is transcoded, key=value or key!=value: device=gpu, device=cpu, or a worker's label such as datacenter=ams1. All must hold. Repeatable; '' for none."`
-	Prefer  []string `sep:"none" placeholder:"RULE" help:"Rule that should hold, the first weighing most. Repeatable; '' for none."`
+	Require []string `sep:"none" placeholder:"RULE" help:"Rule of where it is transcoded, key=value or key!=value: device=gpu, device=cpu, or a worker's label such as datacenter=ams1. All must hold. Repeatable; an empty value for none."`
+	Prefer  []string `sep:"none" placeholder:"RULE" help:"Rule that should hold, the first weighing most. Repeatable; an empty value for none."`
 }
 
 // list is nil when the flag was not given, and empty when it was given as ”.

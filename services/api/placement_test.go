@@ -301,11 +301,19 @@ func TestPolicyIsTheControllers(t *testing.T) {
 	h.report("w1", "cpu")
 	h.report("w2", "cpu")
 	h.hold("other", "w2", stream.Reservation{Resource: "cpu", Amount: 10_000_000})
-	s := decoded[wire.Simulation](h.do("POST", "/v1/placement/simulate", `{"profile":"360p","count":1}`).want(http.StatusOK))
+	simulate := func() wire.Simulation {
+		return decoded[wire.Simulation](h.do("POST", "/v1/placement/simulate", `{"profile":"360p","count":1}`).want(http.StatusOK))
+	}
+	s := simulate()
 	if s.Next.Policy.Order != "pack" || s.Next.Policy.FailoverReserve != 0.5 || s.Placements[0].Worker != "w2" {
 		t.Errorf("%+v on %+v", s.Next.Policy, s.Placements)
 	}
 	if r := s.Next.Devices[0].Resources[0]; *r.Limit != cpuPx || *r.Open != cpuPx/2 {
 		t.Errorf("limit %d, open %d", *r.Limit, *r.Open)
+	}
+	// One worker alone keeps nothing for those that lose another.
+	h.report("w1", "cpu", func(r *capacity.Report) { r.Drain = true })
+	if s = simulate(); s.Next.Policy.FailoverReserve != 0 || *s.Next.Devices[0].Resources[0].Open != cpuPx {
+		t.Errorf("%+v", s.Next)
 	}
 }

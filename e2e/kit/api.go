@@ -104,6 +104,9 @@ type StreamSpec struct {
 	Grace    float64 `json:"grace_seconds,omitempty"`
 	HoldBack float64 `json:"hold_back_seconds,omitempty"`
 	Window   float64 `json:"window_seconds,omitempty"`
+	// Require and Prefer are rules such as device=gpu.
+	Require []string `json:"require,omitempty"`
+	Prefer  []string `json:"prefer,omitempty"`
 }
 
 // CreateStream creates a stream and returns its key.
@@ -180,6 +183,8 @@ type StreamStatus struct {
 	Broadcast *struct {
 		ID    string `json:"id"`
 		State string `json:"state"`
+		// Reason says why it waits.
+		Reason string `json:"reason"`
 	} `json:"broadcast"`
 	Placement *struct {
 		Epoch  uint64 `json:"epoch"`
@@ -191,6 +196,7 @@ type StreamStatus struct {
 		ID       string `json:"id"`
 		State    string `json:"state"`
 		Restarts int    `json:"restarts"`
+		Device   string `json:"device"`
 	} `json:"run"`
 	Renditions []struct {
 		Name    string  `json:"name"`
@@ -248,11 +254,33 @@ type Worker struct {
 	Ready   bool   `json:"ready"`
 	Reason  string `json:"reason"`
 	Origin  string `json:"origin"`
-	Devices []struct {
-		ID       string           `json:"id"`
-		Reserved int64            `json:"reserved_px_s"`
-		Streams  map[string]int64 `json:"streams"`
-	} `json:"devices"`
+	Devices []Device `json:"devices"`
+}
+
+// Device is the part of a device's report that the tests read.
+type Device struct {
+	ID       string           `json:"id"`
+	Usable   bool             `json:"usable"`
+	Reason   string           `json:"reason"`
+	Codecs   []string         `json:"codecs"`
+	Reserved int64            `json:"reserved_px_s"`
+	Streams  map[string]int64 `json:"streams"`
+}
+
+// Device returns a device of whatever worker.
+func (a *API) Device(id string) (Device, error) {
+	ws, err := a.Workers()
+	for _, w := range ws {
+		for _, d := range w.Devices {
+			if d.ID == id {
+				return d, nil
+			}
+		}
+	}
+	if err == nil {
+		err = fmt.Errorf("no worker has a device %s: %+v", id, ws)
+	}
+	return Device{}, err
 }
 
 // Workers lists the workers.

@@ -30,8 +30,9 @@ type Installation struct {
 }
 
 // Install starts the roles, configured by flags for the most part and by the
-// environment for the rest, and waits until all are ready.
-func Install(t testing.TB) *Installation {
+// environment for the rest, and waits until all are ready. more is more of the
+// environment, NAME=value.
+func Install(t testing.TB, more ...string) *Installation {
 	t.Helper()
 	i := &Installation{Redis: testkit.NewRedis(t), Consul: testkit.StartConsul(t, time.Second), Role: map[string]*Proc{}}
 	i.Dir = filepath.Dir(DataDir(t))
@@ -62,9 +63,9 @@ func Install(t testing.TB) *Installation {
 	}, hook.EnvURL+"="+agentURL, hook.EnvToken+"="+i.Secret.Derive("mediamtx-hook"))
 
 	// The same for every role; what a role has no use for, it ignores.
-	env := WithEnv("DIONYSIA_REDIS_STATE=redis://"+i.Redis.Addr+"/0", "DIONYSIA_REDIS_LIVE=redis://"+i.Redis.Addr+"/1",
+	env := WithEnv(append([]string{"DIONYSIA_REDIS_STATE=redis://"+i.Redis.Addr+"/0", "DIONYSIA_REDIS_LIVE=redis://"+i.Redis.Addr+"/1",
 		"DIONYSIA_REDIS_PASSWORD_FILE="+password, "DIONYSIA_SECRET_FILE="+secret, "DIONYSIA_CONSUL_ADDR="+i.Consul.HTTPAddr,
-		"DIONYSIA_CPU_CAPACITY=200000000")
+		"DIONYSIA_CPU_CAPACITY=200000000"}, more...)...)
 	role := func(name string, args ...string) func() *Proc {
 		return func() *Proc { return Start(t, "dionysia "+name, append([]string{bin, name}, args...), env) }
 	}

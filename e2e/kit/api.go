@@ -250,10 +250,10 @@ func (a *API) FindEvent(stream string, words ...string) error {
 
 // Worker is the part of a worker's report that the tests read.
 type Worker struct {
-	ID      string `json:"id"`
-	Ready   bool   `json:"ready"`
-	Reason  string `json:"reason"`
-	Origin  string `json:"origin"`
+	ID      string   `json:"id"`
+	Ready   bool     `json:"ready"`
+	Reason  string   `json:"reason"`
+	Origin  string   `json:"origin"`
 	Devices []Device `json:"devices"`
 }
 

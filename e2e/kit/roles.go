@@ -63,8 +63,8 @@ func Install(t testing.TB, more ...string) *Installation {
 	}, hook.EnvURL+"="+agentURL, hook.EnvToken+"="+i.Secret.Derive("mediamtx-hook"))
 
 	// The same for every role; what a role has no use for, it ignores.
-	env := WithEnv(append([]string{"DIONYSIA_REDIS_STATE=redis://"+i.Redis.Addr+"/0", "DIONYSIA_REDIS_LIVE=redis://"+i.Redis.Addr+"/1",
-		"DIONYSIA_REDIS_PASSWORD_FILE="+password, "DIONYSIA_SECRET_FILE="+secret, "DIONYSIA_CONSUL_ADDR="+i.Consul.HTTPAddr,
+	env := WithEnv(append([]string{"DIONYSIA_REDIS_STATE=redis://" + i.Redis.Addr + "/0", "DIONYSIA_REDIS_LIVE=redis://" + i.Redis.Addr + "/1",
+		"DIONYSIA_REDIS_PASSWORD_FILE=" + password, "DIONYSIA_SECRET_FILE=" + secret, "DIONYSIA_CONSUL_ADDR=" + i.Consul.HTTPAddr,
 		"DIONYSIA_CPU_CAPACITY=200000000"}, more...)...)
 	role := func(name string, args ...string) func() *Proc {
 		return func() *Proc { return Start(t, "dionysia "+name, append([]string{bin, name}, args...), env) }

@@ -22,15 +22,19 @@ func (c *Controller) placed(ctx context.Context, s *snapshot, e *seat) (placemen
 		Age: s.now.Sub(e.p.CommittedAt)}, nil
 }
 
-// allPlaced are the seats of which that can be said.
+// allPlaced are the seats of which that can be said; they are collected once a
+// turn.
 func (c *Controller) allPlaced(ctx context.Context, s *snapshot) []placement.Placed {
-	list := make([]placement.Placed, 0, len(s.seats))
+	if s.placed != nil {
+		return s.placed
+	}
+	s.placed = make([]placement.Placed, 0, len(s.seats))
 	for _, e := range s.seats {
 		if p, err := c.placed(ctx, s, e); err == nil {
-			list = append(list, p)
+			s.placed = append(s.placed, p)
 		}
 	}
-	return list
+	return s.placed
 }
 
 func (s *snapshot) seat(id string) *seat {
@@ -39,6 +43,12 @@ func (s *snapshot) seat(id string) *seat {
 		return nil
 	}
 	return s.seats[i]
+}
+
+// leave takes a stream's seat out of what is placed.
+func (s *snapshot) leave(id string) {
+	s.seats = slices.DeleteFunc(s.seats, func(e *seat) bool { return e.conf.ID == id })
+	s.placed = slices.DeleteFunc(s.placed, func(p placement.Placed) bool { return p.Request.Stream == id })
 }
 
 // again places a seat's stream anew, at the next epoch. Being outrun is no
@@ -57,6 +67,7 @@ func (c *Controller) again(ctx context.Context, s *snapshot, e *seat, own placem
 // for it for a while.
 func (c *Controller) restore(ctx context.Context, s *snapshot) {
 	degraded := 0
+	var moved []string
 	for _, e := range s.seats {
 		if len(e.p.Dropped) == 0 {
 			continue
@@ -85,7 +96,11 @@ func (c *Controller) restore(ctx context.Context, s *snapshot) {
 		c.try(e.conf.ID, err)
 		if done {
 			degraded--
+			moved = append(moved, e.conf.ID)
 		}
+	}
+	for _, id := range moved {
+		s.leave(id)
 	}
 	c.m.degraded.Set(float64(degraded))
 }
@@ -103,8 +118,12 @@ func (c *Controller) preempt(ctx context.Context, s *snapshot, w *waiter, refuse
 	if !ok {
 		return false, refused
 	}
-	for _, v := range victims {
-		if err := c.park(ctx, s, s.seat(v.Request.Stream), w.conf); err != nil {
+	for _, v := range slices.Clone(victims) { // leaving changes the list that they are of
+		e := s.seat(v.Request.Stream)
+		if e == nil {
+			return false, refused
+		}
+		if err := c.park(ctx, s, e, w.conf); err != nil {
 			return false, err
 		}
 	}
@@ -122,7 +141,7 @@ func (c *Controller) park(ctx context.Context, s *snapshot, e *seat, by stream.S
 		return fmt.Errorf("ending the placement of %s for %s: %w", id, by.ID, err)
 	}
 	c.view.Return(own)
-	s.seats = slices.DeleteFunc(s.seats, func(o *seat) bool { return o == e })
+	s.leave(id)
 	c.m.preemptions.Inc()
 	now := c.now().UTC()
 	b := *e.st.broadcast
@@ -133,9 +152,9 @@ func (c *Controller) park(ctx context.Context, s *snapshot, e *seat, by stream.S
 }
 
 // rebalance moves placements to better devices, at most Config.Rebalance a
-// minute, spread over it, and none while anything waits.
+// minute, spread over it, and none to what is kept for a stream that waits.
 func (c *Controller) rebalance(ctx context.Context, s *snapshot) {
-	if c.cfg.Rebalance <= 0 || s.holding || s.settling || s.left || s.now.Sub(c.looked) < 4*c.cfg.Interval ||
+	if c.cfg.Rebalance <= 0 || s.holding || s.settling || s.now.Sub(c.looked) < 4*c.cfg.Interval ||
 		s.now.Sub(c.moved) < time.Minute/time.Duration(c.cfg.Rebalance) {
 		return
 	}

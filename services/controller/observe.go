@@ -58,9 +58,8 @@ type snapshot struct {
 	// What reconciling finds of the streams with a publisher.
 	waiting []*waiter
 	seats   []*seat
-	// left is set when some stream waits for capacity after the queue was served,
-	// and head when one has lost its patience; see placement.Line.
-	left bool
+	placed  []placement.Placed // the seats; see allPlaced
+	// head is the first that waits and has lost its patience; see placement.Line.
 	head *placement.Request
 }
 

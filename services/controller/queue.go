@@ -50,7 +50,6 @@ func (c *Controller) serveQueue(ctx context.Context, s *snapshot) {
 			oldest = *since
 		}
 	}
-	s.left = left > 0
 	c.m.queue.Set(float64(min(left, c.cfg.QueueLimit)))
 	c.m.oldest.Set(0)
 	if !oldest.IsZero() {

@@ -241,3 +241,23 @@ func TestWatchSlowReader(t *testing.T) {
 		}
 	})
 }
+
+// A release tells watchers that capacity came free, once.
+func TestReleaseNotifies(t *testing.T) {
+	s, _, _ := open(t)
+	ctx := t.Context()
+	e, err := s.Commit(ctx, on("a", "w1", 0, res("cpu", 1), upTo(1)...))
+	must(t, err)
+	ch := s.Watch(ctx)
+	if id := <-ch; id != "" {
+		t.Fatalf("subscribed with %q", id)
+	}
+	must(t, s.Release(ctx, "a", e))
+	must(t, s.Release(ctx, "a", e))
+	must(t, s.Notify(ctx, "last"))
+	for _, want := range []string{"a", "last"} {
+		if id := <-ch; id != want {
+			t.Fatalf("notified of %q, want %q", id, want)
+		}
+	}
+}

@@ -177,11 +177,19 @@ func (s *Store) change(ctx context.Context, script, id, k string, args ...any) e
 
 // Release ends a placement and returns its reservations, once: repeating it, and
 // releasing an epoch that a later commit has replaced, does nothing. An epoch
-// that was never given is ErrConflict.
+// that was never given is ErrConflict. Watchers are notified: what waits for
+// capacity may have got it.
 func (s *Store) Release(ctx context.Context, id string, epoch uint64) error {
-	if _, err := s.run(ctx, s.state, "placement_release", []string{key("placement", id), keyActive},
-		id, epoch, preWorkerStreams); err != nil {
+	out, err := s.run(ctx, s.state, "placement_release", []string{key("placement", id), keyActive},
+		id, epoch, preWorkerStreams)
+	if err != nil {
 		return fmt.Errorf("releasing the placement of %s at epoch %d: %w", id, epoch, err)
+	}
+	if out[0] != "1" {
+		return nil
+	}
+	if err := s.Notify(ctx, id); err != nil {
+		s.log.Debug("notifying failed; the others find out by polling", "stream", id, "error", err)
 	}
 	return nil
 }

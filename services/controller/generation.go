@@ -33,7 +33,7 @@ type databaseSeen struct {
 }
 
 // watchDatabase notes a change of the generation. A leader then holds, and
-// writes down again the broadcasts that it remembers.
+// has the broadcasts that it remembers written again, as it comes to each.
 func (c *Controller) watchDatabase(ctx context.Context, leads bool) error {
 	g, err := c.store.Generation(ctx)
 	if err != nil {
@@ -51,14 +51,9 @@ func (c *Controller) watchDatabase(ctx context.Context, leads bool) error {
 	}
 	if !first && leads {
 		c.holdUntil = now.Add(c.cfg.Hold)
-		for id, st := range c.streams {
+		for _, st := range c.streams {
 			st.task = 0 // tasks may be lost too
-			if st.broadcast == nil || st.broadcast.State == stream.BroadcastEnded {
-				continue
-			}
-			if err := c.store.PutBroadcast(ctx, *st.broadcast); err != nil {
-				return fmt.Errorf("writing the broadcast of %s again: %w", id, err)
-			}
+			st.unsaved = st.broadcast != nil && st.broadcast.State != stream.BroadcastEnded
 		}
 	}
 	d.generation, d.since, d.first, d.led = g, now, first, leads

@@ -31,6 +31,7 @@ type workerSeen struct {
 type streamSeen struct {
 	broadcast   *stream.Broadcast // as stored; nil until loaded or when there is none
 	loaded      bool
+	unsaved     bool      // the broadcast may be newer than what is stored
 	publishedAt time.Time // when a publisher was last seen
 	refusedAt   time.Time // when the reason for waiting was last written
 	refusal     string    // the code of that reason

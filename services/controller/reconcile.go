@@ -25,6 +25,11 @@ func (c *Controller) reconcile(ctx context.Context, s *snapshot, id string) erro
 	if err != nil {
 		return err
 	}
+	if st.unsaved {
+		if err := c.putBroadcast(ctx, st, *st.broadcast); err != nil {
+			return err
+		}
+	}
 	conf, err := c.store.GetStream(ctx, id)
 	gone := errors.Is(err, stream.ErrNotFound)
 	if err != nil && !gone {
@@ -169,7 +174,7 @@ func (c *Controller) putBroadcast(ctx context.Context, st *streamSeen, b stream.
 	if err := c.store.PutBroadcast(ctx, b); err != nil {
 		return fmt.Errorf("writing the broadcast: %w", err)
 	}
-	st.broadcast = &b
+	st.broadcast, st.unsaved = &b, false
 	return nil
 }
 

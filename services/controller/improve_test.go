@@ -11,7 +11,7 @@ import (
 
 // A stream that may degrade starts without its top rungs and gets them later.
 func TestDegradeAndRestore(t *testing.T) {
-	f := newFleetWith(t, func(c *Config) { c.RestoreAfter, c.RestoreEvery = 300*time.Millisecond, 300*time.Millisecond })
+	f := newFleetWith(t, func(c *Config) { c.RestoreAfter, c.RestoreEvery = 600*time.Millisecond, 100*time.Millisecond })
 	whole := f.price("720p")
 	f.worker("w1", "boot1", whole-1)
 	f.create(stream.Stream{ID: "show", Profile: "720p", Degrade: true})
@@ -22,11 +22,15 @@ func TestDegradeAndRestore(t *testing.T) {
 	}
 	dropped := len(p.Dropped)
 	f.event("show", "placement.committed", "for want of room")
+	room := time.Now()
 	f.worker("w2", "boot1", plenty)
 	f.worker("w1", "boot1", whole)
 	after := f.placed("show", "the whole profile", func(p stream.Placement) bool { return len(p.Dropped) == 0 })
 	if after.Epoch != p.Epoch+1 || after.Worker != "w1" || len(after.Profile.Video) != len(p.Profile.Video)+dropped || after.Broadcast != p.Broadcast {
 		t.Fatalf("restored to %+v", after)
+	}
+	if d := after.CommittedAt.Sub(room); d < 600*time.Millisecond {
+		t.Fatalf("restored after %v of room", d)
 	}
 	f.event("show", "placement.restored", "w1/cpu")
 }

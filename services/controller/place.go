@@ -136,7 +136,7 @@ func (c *Controller) commit(ctx context.Context, s *snapshot, w *waiter, d place
 	}
 	p := stream.Placement{Stream: id, Broadcast: w.st.broadcast.ID, Worker: d.Worker, Device: d.Device, Boot: d.Boot,
 		Price: d.Reserved[0].Amount, Reserved: d.Reserved, State: stream.PlacementPlaced, Source: w.src, Profile: d.Profile, Dropped: d.Dropped,
-		Priority: w.conf.Priority, Grace: w.conf.Grace, HoldBack: w.conf.HoldBack, Window: w.conf.Window,
+		Priority: w.conf.Priority, Require: w.conf.Require, Grace: w.conf.Grace, HoldBack: w.conf.HoldBack, Window: w.conf.Window,
 		BroadcastStart: w.st.broadcast.StartedAt, CommittedAt: c.now().UTC()}
 	epoch, err := c.store.Commit(ctx, store.Proposal{Placement: p, Limits: d.Limits, ExpectEpoch: w.old.Epoch})
 	if err != nil {

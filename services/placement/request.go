@@ -81,6 +81,17 @@ func (r rule) holds(labels map[string]string, k kind) bool {
 	return (ok && v == r.value) == r.equal
 }
 
+// Unmet returns the first of the rules that does not hold for a device of this
+// kind at a worker with these labels, or that can't be parsed; "" when all hold.
+func Unmet(require []stream.Rule, labels map[string]string, k capacity.Kind) stream.Rule {
+	for _, text := range require {
+		if r, err := parseRules([]stream.Rule{text}); err != nil || !r[0].holds(labels, kindOf(k)) {
+			return text
+		}
+	}
+	return ""
+}
+
 // ruled is what the rules say of one set of labels and one kind of device.
 type ruled struct {
 	require bool

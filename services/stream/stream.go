@@ -158,9 +158,11 @@ type Placement struct {
 	// (Stream.Degrade), in the profile's order. Profile does not hold them.
 	Dropped  []VideoRendition `json:"dropped,omitempty"`
 	Priority int              `json:"priority"`
-	Grace    Seconds          `json:"grace_seconds"`
-	HoldBack Seconds          `json:"hold_back_seconds"`
-	Window   Seconds          `json:"window_seconds"`
+	// Require holds the stream's rules, which its worker keeps to when a device fails.
+	Require  []Rule  `json:"require,omitempty"`
+	Grace    Seconds `json:"grace_seconds"`
+	HoldBack Seconds `json:"hold_back_seconds"`
+	Window   Seconds `json:"window_seconds"`
 	// BroadcastStart is DASH's availabilityStartTime base and the bound from
 	// which a successor without a tail computes a safe number.
 	BroadcastStart time.Time `json:"broadcast_start"`

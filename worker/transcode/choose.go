@@ -28,6 +28,8 @@ type wish struct {
 	// itself holds where it is.
 	held map[string]int64
 	own  []stream.Reservation
+	// require are the stream's rules, which hold here too.
+	require []stream.Rule
 	// not are devices that it does not go to, with the reason.
 	not map[string]string
 }
@@ -54,6 +56,9 @@ func choose(r capacity.Report, w wish) (fit []option, refused []string) {
 func (w wish) weigh(r capacity.Report, d capacity.Device) (option, string) {
 	if why, ok := w.not[d.ID]; ok {
 		return option{}, why
+	}
+	if rule := placement.Unmet(w.require, r.Labels, d.Kind); rule != "" {
+		return option{}, "the stream requires " + string(rule)
 	}
 	if !d.Usable {
 		return option{}, "not usable: " + cmp.Or(d.Reason, "no reason given")

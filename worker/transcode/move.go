@@ -168,7 +168,8 @@ func (l *loop) elsewhere(src found) (fit []option, refused []string) {
 			not[d] = f.why
 		}
 	}
-	return choose(l.m.devices(), wish{ladder: src.ladder, media: src.media, held: l.m.held(l), own: own, not: not})
+	return choose(l.m.devices(), wish{ladder: src.ladder, media: src.media, held: l.m.held(l), own: own,
+		require: l.current().Require, not: not})
 }
 
 // shunned is why a run does not go to a device, and since when.

@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/dionysia-dev/dionysia/e2e/bench/harness"
 	"github.com/dionysia-dev/dionysia/e2e/kit"
 )
 
@@ -30,7 +31,7 @@ const (
 // the CPU time of each for the same cached objects, asked for by the same
 // client. The sides take turns.
 func (b *bench) router() error {
-	return b.t.within(func(t *benchT) error {
+	return b.t.Within(func(t *harness.T) error {
 		i := kit.Install(t)
 		key, err := newStream(i, "load", kit.SmallLadder())
 		if err != nil {
@@ -76,9 +77,9 @@ func (b *bench) router() error {
 		if err != nil {
 			return err
 		}
-		b.add("router_segment_cpu_ratio", median(segs), "ratio", "<=1.5")
-		b.add("router_playlist_cpu_ratio", median(lists), "ratio", "<=1.5")
-		b.add("router_p99_ms", r.p99(), "ms", "-")
+		b.figures.Add("router_segment_cpu_ratio", harness.Median(segs), "ratio", "<=1.5")
+		b.figures.Add("router_playlist_cpu_ratio", harness.Median(lists), "ratio", "<=1.5")
+		b.figures.Add("router_p99_ms", r.p99(), "ms", "-")
 		return nil
 	})
 }
@@ -124,7 +125,7 @@ type result struct {
 	latency  []float64 // ms
 }
 
-func (r result) p99() float64 { return quantile(r.latency, 0.99) }
+func (r result) p99() float64 { return harness.Quantile(r.latency, 0.99) }
 
 // load fetches the paths round and round on all connections at once.
 func (s side) load(paths []string) (result, error) {
@@ -255,7 +256,7 @@ http {
 
 // startNginx starts nginx with proxy_cache before the origin, and returns its
 // base URL and its workers.
-func startNginx(t *benchT, origin string) (base string, pids []int, err error) {
+func startNginx(t *harness.T, origin string) (base string, pids []int, err error) {
 	bin, err := kit.FindPart("DIONYSIA_NGINX", "nginx")
 	if err != nil {
 		return "", nil, err

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dionysia-dev/dionysia/e2e/bench/harness"
 	"github.com/dionysia-dev/dionysia/e2e/kit"
 )
 
@@ -20,7 +21,7 @@ func (b *bench) starting() error {
 	if err != nil {
 		return err
 	}
-	return b.t.within(func(t *benchT) error {
+	return b.t.Within(func(t *harness.T) error {
 		i := kit.Install(t)
 		var firsts, delays []float64
 		for n := range b.starts {
@@ -51,8 +52,8 @@ func (b *bench) starting() error {
 				return err
 			}
 		}
-		b.add("first_play_seconds", median(firsts), "s", fmt.Sprintf("<=%.1f", segment+1.5))
-		b.add("list_delay_seconds", median(delays), "s", "<0.3")
+		b.figures.Add("first_play_seconds", harness.Median(firsts), "s", fmt.Sprintf("<=%.1f", segment+1.5))
+		b.figures.Add("list_delay_seconds", harness.Median(delays), "s", "<0.3")
 		return nil
 	})
 }

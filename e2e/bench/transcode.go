@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/dionysia-dev/dionysia/e2e/bench/harness"
 	"github.com/dionysia-dev/dionysia/e2e/kit"
 	"github.com/dionysia-dev/dionysia/internal/testkit"
 )
@@ -30,7 +31,7 @@ var ladder = kit.ProfileSpec{Segment: segment,
 
 // source encodes a minute of picture once, so that publishing costs next to
 // nothing, and returns the arguments that send it in real time.
-func source(t *benchT, dir string) ([]string, error) {
+func source(t *harness.T, dir string) ([]string, error) {
 	file := filepath.Join(dir, "source.flv")
 	p := kit.Picture{Width: 1280, Height: 720, Rate: strconv.Itoa(fps), Bitrate: "3000k"}
 	var args []string
@@ -67,12 +68,12 @@ func (b *bench) transcode() error {
 		b.t.Logf("pair %d: GPAC and worker %.3f CPU s/s, ffmpeg %.3f CPU s/s: %.3f", i+1, ours, theirs, ours/theirs)
 		ratios = append(ratios, ours/theirs)
 	}
-	b.add("transcode_cpu_ratio", median(ratios), "ratio", "<=1.10")
+	b.figures.Add("transcode_cpu_ratio", harness.Median(ratios), "ratio", "<=1.10")
 	return nil
 }
 
 func (b *bench) ourSide(src []string, measureMemory bool) (cpu float64, err error) {
-	err = b.t.within(func(t *benchT) error {
+	err = b.t.Within(func(t *harness.T) error {
 		i := kit.Install(t)
 		key, err := newStream(i, "bench", ladder)
 		if err != nil {
@@ -98,7 +99,7 @@ func (b *bench) ourSide(src []string, measureMemory bool) (cpu float64, err erro
 				if !ok {
 					return fmt.Errorf("%s is gone", role)
 				}
-				b.add("rss_mib_"+role, float64(p.RSS)/(1<<20), "MiB", "-")
+				b.figures.Add("rss_mib_"+role, float64(p.RSS)/(1<<20), "MiB", "-")
 			}
 		}
 		return nil
@@ -107,7 +108,7 @@ func (b *bench) ourSide(src []string, measureMemory bool) (cpu float64, err erro
 }
 
 func (b *bench) ffmpegSide(src []string) (cpu float64, err error) {
-	err = b.t.within(func(t *benchT) error {
+	err = b.t.Within(func(t *harness.T) error {
 		mtx := testkit.StartMediaMTX(t, func(p testkit.MediaMTXPorts) []byte {
 			return fmt.Appendf(nil, "api: yes\napiAddress: 127.0.0.1:%d\nrtmpAddress: 127.0.0.1:%d\nrtsp: no\nhls: no\nwebrtc: no\nsrt: no\n"+
 				"authInternalUsers:\n- user: any\n  permissions: [{action: publish}, {action: read}, {action: api}]\npaths:\n  all_others:\n", p.API, p.RTMP)

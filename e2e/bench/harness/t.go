@@ -1,4 +1,6 @@
-package main
+// Package harness runs measurements outside a test: it stands in for the
+// testing.TB that the parts are started with, and prints the figures.
+package harness
 
 import (
 	"context"
@@ -9,8 +11,8 @@ import (
 	"time"
 )
 
-// benchT gives the test harness what it needs of a testing.TB outside a test.
-type benchT struct {
+// T gives the test harness what it needs of a testing.TB outside a test.
+type T struct {
 	testing.TB // nil: for the methods that nobody here calls
 
 	name string
@@ -29,53 +31,54 @@ type fatal struct{ msg string }
 // Error returns the message.
 func (f fatal) Error() string { return f.msg }
 
-func newT(name string) *benchT {
-	t := &benchT{name: name, begin: time.Now()}
+// NewT makes a T; its log lines count seconds from now on.
+func NewT(name string) *T {
+	t := &T{name: name, begin: time.Now()}
 	t.ctx, t.end = context.WithCancel(context.Background())
 	return t
 }
 
-func (t *benchT) Helper()                  {}
-func (t *benchT) Name() string             { return t.name }
-func (t *benchT) Context() context.Context { return t.ctx }
+func (t *T) Helper()                  {}
+func (t *T) Name() string             { return t.name }
+func (t *T) Context() context.Context { return t.ctx }
 
-func (t *benchT) Log(args ...any) { t.Logf("%s", fmt.Sprintln(args...)) }
-func (t *benchT) Logf(format string, args ...any) {
+func (t *T) Log(args ...any) { t.Logf("%s", fmt.Sprintln(args...)) }
+func (t *T) Logf(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "%6.1f s  %s\n", time.Since(t.begin).Seconds(), fmt.Sprintf(format, args...))
 }
 
-func (t *benchT) Failed() bool {
+func (t *T) Failed() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.failed
 }
 
-func (t *benchT) Fail() {
+func (t *T) Fail() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.failed = true
 }
 
-func (t *benchT) Error(args ...any) { t.Fail(); t.Log(args...) }
-func (t *benchT) Errorf(format string, args ...any) {
+func (t *T) Error(args ...any) { t.Fail(); t.Log(args...) }
+func (t *T) Errorf(format string, args ...any) {
 	t.Fail()
 	t.Logf(format, args...)
 }
 
-func (t *benchT) Fatal(args ...any) { t.Fatalf("%s", fmt.Sprintln(args...)) }
-func (t *benchT) Fatalf(format string, args ...any) {
+func (t *T) Fatal(args ...any) { t.Fatalf("%s", fmt.Sprintln(args...)) }
+func (t *T) Fatalf(format string, args ...any) {
 	t.Fail()
 	panic(fatal{fmt.Sprintf(format, args...)})
 }
-func (t *benchT) FailNow() { t.Fatalf("failed") }
+func (t *T) FailNow() { t.Fatalf("failed") }
 
-func (t *benchT) Cleanup(f func()) {
+func (t *T) Cleanup(f func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.cleanups = append(t.cleanups, f)
 }
 
-func (t *benchT) TempDir() string {
+func (t *T) TempDir() string {
 	dir, err := os.MkdirTemp("", "dionysia-bench-")
 	if err != nil {
 		t.Fatalf("%v", err)
@@ -84,8 +87,8 @@ func (t *benchT) TempDir() string {
 	return dir
 }
 
-// close runs the cleanups, last in, first out.
-func (t *benchT) close() {
+// Close runs the cleanups, last in, first out.
+func (t *T) Close() {
 	t.end()
 	for {
 		t.mu.Lock()
@@ -108,15 +111,15 @@ func (t *benchT) close() {
 	}
 }
 
-// within runs f with a T of its own, whose cleanups run before it returns.
-func (t *benchT) within(f func(t *benchT) error) error {
-	sub := newT(t.name)
+// Within runs f with a T of its own, whose cleanups run before it returns.
+func (t *T) Within(f func(t *T) error) error {
+	sub := NewT(t.name)
 	sub.begin = t.begin
 	defer func() {
 		if sub.Failed() {
 			t.Fail()
 		}
-		sub.close()
+		sub.Close()
 	}()
 	return f(sub)
 }

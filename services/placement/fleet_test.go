@@ -43,6 +43,11 @@ func gpu(id string, px int64, edit ...func(*capacity.Device)) func(*Worker) {
 	}
 }
 
+// used makes that many px/s of a device measured.
+func used(px int64) func(*capacity.Device) {
+	return func(d *capacity.Device) { d.Used = &px }
+}
+
 // geforce makes a card's sessions count against the system's limit.
 func geforce(d *capacity.Device) { d.GPU.SessionLimited = ptr(true) }
 

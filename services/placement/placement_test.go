@@ -66,7 +66,11 @@ func TestDecide(t *testing.T) {
 		"gpu no codec": {workers(cpuWorker("a", m, gpu("gpu-0", 900*m, func(d *capacity.Device) { d.Codecs = nil }))), Policy{}, Request{Require: rules("device=gpu")}, "codec it has none"},
 		"hevc":         {workers(cpuWorker("a", 500*m, gpu("gpu-0", 900*m))), Policy{}, Request{Profile: hevc}, "a/gpu-0"},
 
-		"gpu first":      {workers(cpuWorker("a", 500*m), cpuWorker("b", 500*m, gpu("gpu-0", 900*m, func(d *capacity.Device) { d.Used = ptr(int64(800 * m)) }))), Policy{}, Request{}, "b/gpu-0"},
+		"gpu first":      {workers(cpuWorker("a", 500*m), cpuWorker("b", 500*m, gpu("gpu-0", 900*m, used(600*m)))), Policy{}, Request{}, "b/gpu-0"},
+		"gpu kept":       {workers(cpuWorker("a", 500*m), cpuWorker("b", 500*m, gpu("gpu-0", 900*m, used(800*m)))), Policy{}, Request{}, "a/cpu"},
+		"kept for hevc":  {workers(cpuWorker("a", 500*m), cpuWorker("b", 500*m, gpu("gpu-0", 900*m, used(800*m)))), Policy{}, Request{Profile: hevc}, "b/gpu-0"},
+		"kept for rules": {workers(cpuWorker("b", 500*m, gpu("gpu-0", 900*m, used(800*m))), cpuWorker("c", 500*m, gpu("gpu-1", 900*m))), Policy{Pack: true}, Request{Require: rules("device!=cpu")}, "b/gpu-0"},
+		"kept, then all": {workers(cpuWorker("a", 500*m, held("cpu", 450*m)), cpuWorker("b", 500*m, gpu("gpu-0", 900*m, used(800*m)))), Policy{}, Request{}, "b/gpu-0"},
 		"next gpu":       {workers(cpuWorker("b", 500*m, gpu("gpu-0", 900*m), gpu("gpu-1", 900*m), full("gpu-0"))), Policy{}, Request{}, "b/gpu-1"},
 		"then a cpu":     {workers(cpuWorker("b", 500*m, gpu("gpu-0", 900*m), full("gpu-0")), cpuWorker("c", 500*m, held("cpu", 400*m))), Policy{}, Request{}, "c/cpu"},
 		"then gpu's cpu": {workers(cpuWorker("b", 500*m, gpu("gpu-0", 900*m), full("gpu-0")), cpuWorker("c", 500*m, held("cpu", 450*m))), Policy{}, Request{}, "b/cpu"},

@@ -12,6 +12,11 @@ import (
 // takes an encoder session and some 40 MiB of the card however small it is.
 const SmallPx = 20_000_000
 
+// KeepAbove is how full, 0 to 1, a GPU may become with ladders that CPUs can do
+// as well while there is room for those on CPUs. What only GPUs can do, such as
+// HEVC, finds the rest of it.
+const KeepAbove = 0.75
+
 // Score orders the devices that have room. The fields weigh in their order.
 type Score struct {
 	// Stay: it is of the worker that the request wants to stay at.
@@ -20,9 +25,11 @@ type Score struct {
 	// of 16.
 	Prefer uint16 `json:"prefer"`
 	// Tier, the lowest best: what the ladder gains most from. A large ladder goes
-	// to a GPU (0), then to the CPU of a worker without GPU (1), then to a CPU
-	// that decodes for GPUs (2). A small one (SmallPx) goes to the CPU of a worker
-	// without GPU (0), then to a GPU (1), then to the rest (2).
+	// to a GPU (0), then to the CPU of a worker without GPU (1), then to a GPU that
+	// is kept (2), then to a CPU that decodes for GPUs (3). A small one (SmallPx)
+	// goes to the CPU of a worker without GPU (0), then to a GPU (1), and on alike.
+	// A GPU is kept for what only GPUs can do when the ladder, which a CPU could do
+	// as well, would make it fuller than KeepAbove.
 	Tier int `json:"tier"`
 	// Spare counts the codecs that the device has and the ladder does not need;
 	// the fewest win, when packing. It keeps cards with AV1 for AV1.
@@ -39,7 +46,7 @@ func (s Score) Preferred() int { return bits.OnesCount16(s.Prefer) }
 func (q *query) score(hi, di int, share float64) Score {
 	h := &q.v.hosts[hi]
 	r := &h.rows[di]
-	return Score{Stay: hi == q.stay, Prefer: q.ruled(h, r.kind).prefer, Tier: q.tier(h, r), Spare: q.spare(r), Share: share}
+	return Score{Stay: hi == q.stay, Prefer: q.ruled(h, r.kind).prefer, Tier: q.tier(h, r, share), Spare: q.spare(r), Share: share}
 }
 
 func (q *query) spare(r *row) int {
@@ -49,14 +56,17 @@ func (q *query) spare(r *row) int {
 	return bits.OnesCount8(uint8(r.codecs &^ q.codecs))
 }
 
-func (q *query) tier(h *host, r *row) int {
+// tier is that of a device which the ladder would make full by share.
+func (q *query) tier(h *host, r *row, share float64) int {
 	switch {
+	case r.kind == onGPU && q.anywhere && share > KeepAbove:
+		return 2
 	case r.kind == onGPU && q.small:
 		return 1
 	case r.kind == onGPU:
 		return 0
 	case h.gpus:
-		return 2
+		return 3
 	case q.small:
 		return 0
 	}
@@ -114,12 +124,16 @@ func (q *query) best() (found, bool) {
 		}
 		for di := range h.rows {
 			r := &h.rows[di]
-			c := class(hi == q.stay, q.ruled(h, r.kind).prefer, q.tier(h, r), q.spare(r))
-			if c < bestClass {
+			stay, prefer, spare := hi == q.stay, q.ruled(h, r.kind).prefer, q.spare(r)
+			if class(stay, prefer, q.tier(h, r, 0), spare) < bestClass {
 				continue
 			}
 			reason, share := q.judge(hi, di)
 			if reason != Fits {
+				continue
+			}
+			c := class(stay, prefer, q.tier(h, r, share), spare)
+			if c < bestClass {
 				continue
 			}
 			ref := rowRef{hi, di}

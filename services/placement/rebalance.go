@@ -100,7 +100,8 @@ func (s *Snapshot) improve(pl Placed, p RebalancePolicy) (Move, bool) {
 		return Move{}, false
 	}
 	ref, _ := s.locate(pl)
-	here := q.score(ref.host, ref.device, q.fullness(ref))
+	here := q.score(ref.host, ref.device, 0) // nothing leaves a GPU only because it is kept
+	here.Share = q.fullness(ref)
 	q.ceiling = 1 - p.Margin
 	best, ok := q.best()
 	if !ok {

@@ -2,6 +2,7 @@ package placement
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/dionysia-dev/dionysia/services/capacity"
@@ -109,12 +110,14 @@ type query struct {
 	profile stream.Profile
 	cost    [kinds]Cost
 	codecs  codecs
-	small   bool           // see tier
-	rules   [][kinds]ruled // by view.labels; nil without rules
-	avoid   []rowRef
-	stay    int // host, -1 for none
-	own     int // host whose rooms Own makes larger, -1 for none
-	behind  *query
+	small   bool // see tier
+	// gpuOnly: the rules exclude CPUs. anywhere: CPUs could do it as well as GPUs.
+	gpuOnly, anywhere bool
+	rules             [][kinds]ruled // by view.labels; nil without rules
+	avoid             []rowRef
+	stay              int // host, -1 for none
+	own               int // host whose rooms Own makes larger, -1 for none
+	behind            *query
 	// victims, all of one host, are placements that would go for this one.
 	victims   []Own
 	victimsOn int // -1 for none
@@ -135,6 +138,7 @@ func (s *Snapshot) query(r Request) (*query, error) {
 	}
 	v := s.compiled()
 	q := &query{r: r, s: s, v: v, stay: v.find(r.Stay), own: v.find(r.Own.Worker), victimsOn: -1}
+	q.gpuOnly = slices.ContainsFunc(require, func(r rule) bool { return r.key == stream.DeviceKey && !r.holds(nil, onCPU) })
 	q.price(r.Profile)
 	if len(require)+len(prefer) > 0 {
 		q.rules = make([][kinds]ruled, len(v.labels))
@@ -175,6 +179,7 @@ func (q *query) price(p stream.Profile) {
 	q.cost = costs(p)
 	q.codecs = neededCodecs(p)
 	q.small = q.cost[onCPU].Px <= SmallPx
+	q.anywhere = q.codecs&^codecH264 == 0 && !q.gpuOnly
 }
 
 func costs(p stream.Profile) [kinds]Cost {

@@ -1,6 +1,8 @@
 package fleet
 
 import (
+	"math"
+
 	"github.com/dionysia-dev/dionysia/services/placement"
 	"github.com/dionysia-dev/dionysia/services/stream"
 )
@@ -16,6 +18,7 @@ type Dionysia struct {
 	young    []aging                     // in order of time
 	dirty    map[int]struct{}            // workers whose ledger is newer than the snapshot's
 	reported float64                     // the time of the reports in the snapshot
+	lost     []bool                      // what the snapshot says of each worker
 	byName   map[string]int
 }
 
@@ -60,39 +63,41 @@ func (p *Dionysia) Pick(now float64, f *Fleet, b *Broadcast, failover bool) (Ref
 func (p *Dionysia) refresh(now float64, f *Fleet) {
 	if p.snapshot == nil {
 		p.snapshot = &placement.Snapshot{Policy: p.policy}
+		p.lost = make([]bool, len(f.Workers))
 		p.ledgers = make([]map[string]placement.Load, len(f.Workers))
 		for i, w := range f.Workers {
 			p.ledgers[i] = map[string]placement.Load{}
 			p.byName[w.Name] = i
+			p.dirty[i] = struct{}{}
 		}
 	}
 	p.ripen(now)
 	if t := reportTime(now); t != p.reported {
 		p.reported = t
-		for i := range f.Workers {
-			p.put(now, f, i)
+		for i, w := range f.Workers {
+			if w.measure(now) || p.lost[i] == w.Up {
+				p.dirty[i] = struct{}{}
+			}
 		}
-		clear(p.dirty)
-		return
 	}
 	for i := range p.dirty {
-		p.put(now, f, i)
+		w := f.Workers[i]
+		p.lost[i] = !w.Up
+		p.snapshot.Put(placement.Worker{Report: w.report, Lost: !w.Up, Ledger: p.ledgers[i]})
 	}
 	clear(p.dirty)
 }
 
-func (p *Dionysia) put(now float64, f *Fleet, i int) {
-	w := f.Workers[i]
-	w.measure(now)
-	p.snapshot.Put(placement.Worker{Report: w.report, Lost: !w.Up, Ledger: p.ledgers[i]})
-}
-
-// measure writes into the report what is measured.
-func (w *Worker) measure(now float64) {
-	for i, d := range w.Devices {
-		used := int64(d.Meter.Measured(now))
-		w.report.Devices[i].Used = &used
+// measure writes into the report what is measured, and says whether that is
+// another (by a thousandth of the device) than at the last time.
+func (w *Worker) measure(now float64) (changed bool) {
+	for _, d := range w.Devices {
+		used := d.Meter.Measured(now)
+		if math.Abs(used-float64(d.used)) > d.Budget/1000 {
+			d.used, changed = int64(used), true
+		}
 	}
+	return changed
 }
 
 // ripen makes reservations older than stream.RampHold show in the measurement
@@ -140,7 +145,6 @@ func (p *Dionysia) Placed(now float64, f *Fleet, b *Broadcast, at Ref) {
 func (p *Dionysia) Probed(now float64, f *Fleet, b *Broadcast, at Ref) (Ref, bool) {
 	p.ripen(now)
 	w := f.Workers[at.Worker]
-	w.measure(now)
 	h := p.held[b.ID]
 	p.count(h, -1)
 	next := h

@@ -73,7 +73,7 @@ type Device struct {
 	ID      string
 	Kind    capacity.Kind
 	Usable  bool
-	Codecs  map[string]bool
+	HEVC    bool // it encodes HEVC; every device encodes H.264
 	Limited bool
 	// Budget is what its worker reports, True what it can really do, both in px/s
 	// of its kind.
@@ -81,6 +81,7 @@ type Device struct {
 	// Streams are those placed on it.
 	Streams int
 	Meter   Meter
+	used    int64 // what the worker's report says; see Worker.measure
 }
 
 // build makes the workers in an order that mixes the kinds. How wrong their
@@ -99,10 +100,10 @@ func build(machines []Machine, rng *rand.Rand) []*Worker {
 func (m Machine) worker(name string, rng *rand.Rand) *Worker {
 	clockError := 1.0
 	w := &Worker{Name: name, Up: true, report: capacity.Report{Worker: name, Boot: name, Ready: true, ClockErrorMillis: &clockError}}
-	w.add(&Device{ID: capacity.ResourceCPU, Kind: capacity.CPU, Usable: true, Codecs: map[string]bool{"h264": true}, Budget: corePx * float64(m.Cores)}, nil, rng)
+	w.add(&Device{ID: capacity.ResourceCPU, Kind: capacity.CPU, Usable: true, Budget: corePx * float64(m.Cores)}, nil, rng)
 	for i := range m.Cards {
 		d := &Device{ID: fmt.Sprintf("gpu-%s-%d", name, i), Kind: capacity.GPU, Usable: m.Card.Engines > 0, Limited: m.Card.Limited,
-			Codecs: map[string]bool{"h264": true, "hevc": true}, Budget: enginePx * float64(m.Card.Engines)}
+			HEVC: true, Budget: enginePx * float64(m.Card.Engines)}
 		memory := m.Card.Memory
 		w.add(d, &capacity.GPUState{MemoryTotal: &memory, SessionLimited: &d.Limited}, rng)
 		if m.Card.Limited {
@@ -119,7 +120,7 @@ func (m Machine) worker(name string, rng *rand.Rand) *Worker {
 func (w *Worker) add(d *Device, gpu *capacity.GPUState, rng *rand.Rand) {
 	d.True = d.Budget / headroom * around(rng, calibrationError)
 	w.Devices = append(w.Devices, d)
-	r := capacity.Device{ID: d.ID, Kind: d.Kind, Usable: d.Usable, GPU: gpu}
+	r := capacity.Device{ID: d.ID, Kind: d.Kind, Usable: d.Usable, GPU: gpu, Used: &d.used}
 	budget := int64(d.Budget)
 	r.Capacity = &budget
 	if d.Kind == capacity.GPU {

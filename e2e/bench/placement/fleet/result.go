@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"math"
+	"reflect"
 	"slices"
 )
 
@@ -39,6 +40,13 @@ func (r Result) NotServed() int { return r.Refused + r.RefusedLater + r.GaveUp +
 
 // AllRefused counts the streams that got no place, at the start or later.
 func (r Result) AllRefused() int { return r.Refused + r.RefusedLater + r.GaveUp }
+
+// Equal compares what is told of two days.
+func (r Result) Equal(o Result) bool {
+	same := slices.Equal(r.replaceTimes, o.replaceTimes)
+	r.replaceTimes, o.replaceTimes = nil, nil
+	return same && reflect.DeepEqual(r, o)
+}
 
 // peak sums samples up.
 type peak struct {

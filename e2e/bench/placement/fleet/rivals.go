@@ -22,8 +22,8 @@ type Rival struct {
 // Rivals lists the policies to compare with. docs/bench-placement.md names the
 // systems that work so.
 func Rivals() []Rival {
-	slots := []float64{0.6, 0.8, 0.9, 1, 1.1, 1.2, 1.4}
-	shares := []float64{0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95}
+	slots := []float64{0.6, 0.7, 0.8, 1, 1.2}
+	shares := []float64{0.4, 0.5, 0.6, 0.7, 0.8, 0.9}
 	return []Rival{
 		{"fewest sessions", slots, func(s *Scenario, t float64) Policy { return newSlots(s, t, nil) }},
 		{"random free slot", slots, func(s *Scenario, t float64) Policy { return newSlots(s, t, rand.New(rand.NewPCG(s.Seed, 3))) }},
@@ -46,17 +46,18 @@ func (forgetful) Left(float64, *Fleet, *Broadcast, Ref) {}
 // with the fewest sessions for its slots, or to any with a free one.
 type slots struct {
 	forgetful
-	slots map[string]float64 // by device id of a worker
-	rng   *rand.Rand         // nil: the fewest sessions
+	slots [][]float64 // by worker and device
+	rng   *rand.Rand  // nil: the fewest sessions
 }
 
 func newSlots(s *Scenario, threshold float64, rng *rand.Rand) *slots {
 	cpu, gpu := average(s, capacity.CPU), average(s, capacity.GPU)
-	p := &slots{slots: map[string]float64{}, rng: rng}
+	p := &slots{rng: rng}
 	for _, w := range build(s.Machines, rand.New(rand.NewPCG(s.Seed, 2))) {
 		left := w.CPU().Budget
-		for _, d := range w.Devices[1:] {
-			if !d.Usable {
+		list := make([]float64, len(w.Devices))
+		for i, d := range w.Devices {
+			if i == 0 || !d.Usable {
 				continue
 			}
 			n := min(d.Budget/float64(gpu.Px), left/float64(gpu.HostPx)/float64(len(w.Devices)-1))
@@ -64,9 +65,10 @@ func newSlots(s *Scenario, threshold float64, rng *rand.Rand) *slots {
 				n = min(n, sessionCap/meanSessions(s))
 			}
 			left -= n * float64(gpu.HostPx)
-			p.slots[w.Name+d.ID] = max(1, math.Round(n*threshold))
+			list[i] = max(1, math.Round(n*threshold))
 		}
-		p.slots[w.Name+w.CPU().ID] = math.Round(max(0, left) / float64(cpu.Px) * threshold)
+		list[0] = math.Round(max(0, left) / float64(cpu.Px) * threshold)
+		p.slots = append(p.slots, list)
 	}
 	return p
 }
@@ -97,7 +99,7 @@ func (p *slots) Pick(_ float64, f *Fleet, b *Broadcast, _ bool) (Ref, bool) {
 	for i, w := range f.Workers {
 		for j, d := range w.Devices {
 			at := Ref{i, j}
-			n := p.slots[w.Name+d.ID]
+			n := p.slots[i][j]
 			if float64(d.Streams) >= n || !f.Able(at, b) {
 				continue
 			}

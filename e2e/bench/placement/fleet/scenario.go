@@ -74,8 +74,11 @@ func Day(seed uint64, peak int, machines []Machine) *Scenario {
 		if t += rng.ExpFloat64() / rate; t >= s.Length {
 			break
 		}
-		if rng.Float64() < tide(t) {
-			s.Broadcasts = append(s.Broadcasts, catalogue.draw(rng, onSchedule(rng, t)))
+		if rng.Float64() >= tide(t) {
+			continue
+		}
+		if start := onSchedule(rng, t); start < s.Length {
+			s.Broadcasts = append(s.Broadcasts, catalogue.draw(rng, start))
 		}
 	}
 	// What runs at midnight already starts in the first minutes.
@@ -95,6 +98,24 @@ func Day(seed uint64, peak int, machines []Machine) *Scenario {
 		s.Broadcasts[i].ID = i
 	}
 	s.outages(rng)
+	return s
+}
+
+// Burst makes the scenario of an hour in which n streams of 1080p, all as dear as
+// their price, start within a second and stay.
+func Burst(n int, machines []Machine) *Scenario {
+	rng := rand.New(rand.NewPCG(1, 1))
+	s := &Scenario{Seed: 1, Machines: machines, Length: 3600, PeakFrom: 600, PeakTo: 3600}
+	c := &catalogue{}
+	c.add("1080p", "h264", 1920, 1080, 30, 1)
+	for i := range n {
+		b := c.draw(rng, 10+float64(i)/float64(n))
+		b.ID, b.Length = i, 7200
+		for k, cost := range b.Real {
+			b.True[k] = Truth{Px: float64(cost.Px), HostPx: float64(cost.HostPx)}
+		}
+		s.Broadcasts = append(s.Broadcasts, b)
+	}
 	return s
 }
 

@@ -45,7 +45,7 @@ func (f *Fleet) Device(r Ref) *Device { return f.Workers[r.Worker].Devices[r.Dev
 func (f *Fleet) Able(r Ref, b *Broadcast) bool {
 	w := f.Workers[r.Worker]
 	d := w.Devices[r.Device]
-	if !w.Up || !d.Usable || !d.Codecs[b.Request.Profile.Video[0].Codec] {
+	if !w.Up || !d.Usable || (b.GPUOnly && !d.HEVC) {
 		return false
 	}
 	return !d.Limited || w.SessionCap == 0 || w.Sessions+b.Asked[d.Kind].Sessions <= w.SessionCap

@@ -1,6 +1,6 @@
 # make help lists what this can do. Parts that are missing are installed or built first (tools/deps.sh).
 #
-#   ARGS   for run and bench: more arguments, as in  make run ARGS=--no-demo
+#   ARGS   for run, bench and bench-placement: more arguments, as in  make run ARGS=--no-demo
 #   PKG    for test: only these packages, as in      make test PKG=./services/store/... TESTFLAGS='-v -run Reserve'
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -14,7 +14,7 @@ export CGO_CFLAGS ?= -g -O2 -Wno-deprecated-declarations
 
 .PHONY: help
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: ## start everything on this machine, with a test picture to watch
@@ -74,6 +74,11 @@ generate: ## renew the generated files
 bench: ## measure against ffmpeg and nginx, side by side
 	@tools/deps.sh bench
 	@$(ENV); go build -o bin/dionysia .; go run ./e2e/bench $(ARGS)
+
+.PHONY: bench-placement
+bench-placement: ## measure how fast placements are made, and how well beside what other systems do
+	@tools/deps.sh run
+	@$(ENV); go run ./e2e/bench/placement $(ARGS)
 
 .PHONY: deps
 deps: ## only install or build what run, test, lint and bench need

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/dionysia-dev/dionysia/e2e/bench/harness"
@@ -16,10 +17,10 @@ import (
 const (
 	// readReports is how often all reports are read; workers send two a second.
 	readReports = 500 * time.Millisecond
-	// writeReports is how often each worker's report is written: seldom enough that
-	// the writers leave the two cores to what is measured, often enough that none
-	// expires.
-	writeReports = 2 * time.Second
+	// writeReports is how often each worker's report is written: so seldom that the
+	// writers, which are elsewhere in earnest, leave the machine to what is measured,
+	// and so often that none expires. The readers find as many as ever.
+	writeReports = store.ReportTTL * 6 / 10
 	// takeReports is how many of the reports that were read are put into the
 	// snapshot before each decision, at most.
 	takeReports = 40
@@ -61,22 +62,16 @@ func (b *bench) decide(t *harness.T, devices int) (float64, error) {
 	rate := max(2, float64(streams)/meanStay)
 	t.Logf("%d devices of %d workers, %d streams placed in %.1f s; meanwhile %.0f starts, stops and probes a second", devices, len(in.reports), streams, time.Since(begin).Seconds(), rate)
 
-	ctx, cancel := context.WithCancel(t.Context())
-	reports := make(chan []store.ReportSeen, 1)
-	errs := make(chan error, 3)
-	go func() { errs <- in.churn(ctx, rate) }()
-	go func() { errs <- in.report(ctx, writeReports) }()
-	go func() { errs <- readAll(ctx, in.store, reports) }()
-	defer func() { cancel(); <-errs; <-errs; <-errs }()
-
-	v, err := newViewer(ctx, in, reports)
+	reports, failed, stop := in.live(rate)
+	defer stop()
+	v, err := newViewer(t.Context(), in, reports)
 	if err != nil {
 		return 0, err
 	}
 	var all, p99, perSecond []float64
 	runtime.GC()
 	for range b.rounds {
-		d, err := v.window(ctx, b.window, errs)
+		d, err := v.window(t.Context(), b.window, failed)
 		if err != nil {
 			return 0, err
 		}
@@ -84,8 +79,13 @@ func (b *bench) decide(t *harness.T, devices int) (float64, error) {
 		p99 = append(p99, harness.Quantile(d, 0.99))
 		perSecond = append(perSecond, float64(len(d))/b.window.Seconds())
 	}
+	turn, err := v.turn(t.Context(), in.store)
+	if err != nil {
+		return 0, err
+	}
 	t.Logf("%d devices: %.0f decisions/s, median %.3f ms, p99 %.3f ms in windows of %v; of the median refresh %.3f, patch %.3f, decide %.3f ms; %d ledger changes, %d workers put",
 		devices, harness.Median(perSecond), harness.Median(all), p99, b.window, harness.Median(v.refresh), harness.Median(v.patch), harness.Median(v.choose), v.changes, v.puts)
+	t.Logf("%d devices: reading all reports and putting all workers anew, as at a controller's turn, takes %.1f ms", devices, turn)
 	aim := "-"
 	if devices == 10000 {
 		aim = "<=2"
@@ -93,6 +93,27 @@ func (b *bench) decide(t *harness.T, devices int) (float64, error) {
 	b.figures.Add(fmt.Sprintf("decisions_per_second_%d_devices", devices), harness.Median(perSecond), "1/s", "-")
 	b.figures.Add(fmt.Sprintf("decision_p99_ms_%d_devices", devices), harness.Median(p99), "ms", aim)
 	return harness.Median(all), nil
+}
+
+// live makes what happens meanwhile: streams that stop and start, reports that are
+// written and read. stop ends it.
+func (in *installation) live(rate float64) (reports <-chan []store.ReportSeen, failed <-chan error, stop func()) {
+	ctx, cancel := context.WithCancel(in.t.Context())
+	read := make(chan []store.ReportSeen, 1)
+	errs := make(chan error, 3)
+	var wg sync.WaitGroup
+	for _, f := range []func() error{
+		func() error { return in.churn(ctx, rate) },
+		func() error { return in.report(ctx, writeReports) },
+		func() error { return readAll(ctx, in.store, read) },
+	} {
+		wg.Go(func() {
+			if err := f(); err != nil {
+				errs <- err
+			}
+		})
+	}
+	return read, errs, func() { cancel(); wg.Wait() }
 }
 
 // readAll reads all reports every readReports.
@@ -125,6 +146,7 @@ type viewer struct {
 	snapshot *placement.Snapshot
 	ledgers  *store.Ledgers
 	reports  map[string]capacity.Report
+	loads    map[string]map[string]placement.Load // by worker, used again and again
 	incoming <-chan []store.ReportSeen
 	pending  []store.ReportSeen // read, and not put into the snapshot yet
 
@@ -133,7 +155,7 @@ type viewer struct {
 }
 
 func newViewer(ctx context.Context, in *installation, incoming <-chan []store.ReportSeen) (*viewer, error) {
-	v := &viewer{snapshot: &placement.Snapshot{Policy: placement.DefaultPolicy()}, ledgers: in.store.NewLedgers(), reports: map[string]capacity.Report{}, incoming: incoming}
+	v := &viewer{snapshot: &placement.Snapshot{Policy: placement.DefaultPolicy()}, ledgers: in.store.NewLedgers(), reports: map[string]capacity.Report{}, loads: map[string]map[string]placement.Load{}, incoming: incoming}
 	begin := time.Now()
 	n, err := v.ledgers.Refresh(ctx)
 	if err != nil {
@@ -149,7 +171,8 @@ func newViewer(ctx context.Context, in *installation, incoming <-chan []store.Re
 }
 
 func (v *viewer) put(worker string) {
-	v.snapshot.Put(placement.Worker{Report: v.reports[worker], Ledger: v.ledgers.Load(worker, nil)})
+	v.loads[worker] = v.ledgers.Load(worker, v.loads[worker])
+	v.snapshot.Put(placement.Worker{Report: v.reports[worker], Ledger: v.loads[worker]})
 	v.puts++
 }
 
@@ -195,6 +218,25 @@ func (v *viewer) decide(ctx context.Context, r placement.Request) (float64, erro
 	v.patch = append(v.patch, ms(patched.Sub(refreshed)))
 	v.choose = append(v.choose, ms(end.Sub(patched)))
 	return ms(end.Sub(begin)), nil
+}
+
+// turn reads all reports and puts all workers anew; it returns how long that takes,
+// in ms.
+func (v *viewer) turn(ctx context.Context, s *store.Store) (float64, error) {
+	var took []float64
+	for range 5 {
+		begin := time.Now()
+		list, err := s.Reports(ctx)
+		if err != nil {
+			return 0, err
+		}
+		for _, r := range list {
+			v.reports[r.Worker] = r.Report
+			v.put(r.Worker)
+		}
+		took = append(took, ms(time.Since(begin)))
+	}
+	return harness.Median(took), nil
 }
 
 // takeReports puts some of the reports that have been read into the snapshot.

@@ -30,8 +30,8 @@ type bench struct {
 func main() {
 	var o options
 	flag.IntVar(&o.streams, "streams", 100_000, "placed streams at 10,000 devices; fewer devices have fewer in proportion")
-	flag.IntVar(&o.rounds, "rounds", 3, "windows of each measurement of decisions; a figure is their median")
-	flag.DurationVar(&o.window, "window", 5*time.Second, "length of a window")
+	flag.IntVar(&o.rounds, "rounds", 7, "windows of each measurement of decisions; a figure is their median")
+	flag.DurationVar(&o.window, "window", 2*time.Second, "length of a window")
 	flag.IntVar(&o.seeds, "seeds", 5, "days to simulate; a figure is their median")
 	flag.StringVar(&o.only, "only", "", "run only measurements whose name contains this: decisions, commits, fleet")
 	flag.Parse()

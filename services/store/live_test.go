@@ -104,6 +104,14 @@ func TestReports(t *testing.T) {
 	if seen[0].Age < 0 || seen[0].Age > 5*time.Second {
 		t.Fatalf("age %v", seen[0].Age)
 	}
+	some, err := s.ReportsOf(ctx, []string{"w2", "none", "w1"})
+	must(t, err)
+	if len(some) != 2 || some[0].Worker != "w2" || some[1].Worker != "w1" || *some[1].Devices[0].Capacity != 100 || some[0].Age > 5*time.Second {
+		t.Fatalf("of w2, none and w1 got %+v", some)
+	}
+	if none, err := s.ReportsOf(ctx, nil); err != nil || len(none) != 0 {
+		t.Fatalf("of no worker got %+v, %v", none, err)
+	}
 	testkit.Eventually(t, 30*time.Second, "the reports to expire", func() error {
 		if seen, err := s.Reports(ctx); err != nil || len(seen) != 0 {
 			return fmt.Errorf("%d reports, %v", len(seen), err)
@@ -114,6 +122,9 @@ func TestReports(t *testing.T) {
 		return nil
 	})
 	live.Kill()
+	if _, err := s.ReportsOf(ctx, []string{"w1"}); err == nil {
+		t.Fatal("read reports without Redis")
+	}
 	if _, err := s.Reports(ctx); err == nil {
 		t.Fatal("no error while Redis is away")
 	}

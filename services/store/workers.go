@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/dionysia-dev/dionysia/services/capacity"
 	"github.com/dionysia-dev/dionysia/services/stream"
 )
@@ -40,19 +42,59 @@ func (s *Store) Reports(ctx context.Context) ([]ReportSeen, error) {
 	}
 	list := []ReportSeen{}
 	err = s.indexed(ctx, keyWorkers, "report", func(worker, raw string) error {
-		at, doc, _ := strings.Cut(raw, " ")
-		var r ReportSeen
-		if err := json.Unmarshal([]byte(doc), &r.Report); err != nil {
-			return fmt.Errorf("decoding the report of worker %s: %w", worker, err)
-		}
-		r.Age = max(0, now.Sub(micros(at)))
+		r, err := reportSeen(worker, raw, now)
 		list = append(list, r)
-		return nil
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("reading the workers' reports: %w", err)
 	}
 	return list, nil
+}
+
+// ReportsOf returns the reports of these workers, in their order; one that has
+// expired is missing. Of a large fleet a reader that must not stop for long reads
+// a part at a time.
+func (s *Store) ReportsOf(ctx context.Context, workers []string) ([]ReportSeen, error) {
+	if len(workers) == 0 {
+		return nil, nil
+	}
+	keys := make([]string, len(workers))
+	for i, w := range workers {
+		keys[i] = key("report", w)
+	}
+	var clock *redis.TimeCmd
+	var values *redis.SliceCmd
+	if _, err := s.live.Pipelined(ctx, func(p redis.Pipeliner) error {
+		clock, values = p.Time(ctx), p.MGet(ctx, keys...)
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("reading the reports of %d workers: %w", len(workers), err)
+	}
+	list := make([]ReportSeen, 0, len(workers))
+	for i, v := range values.Val() {
+		raw, ok := v.(string)
+		if !ok {
+			continue
+		}
+		r, err := reportSeen(workers[i], raw, clock.Val())
+		if err != nil {
+			return nil, fmt.Errorf("reading the reports of %d workers: %w", len(workers), err)
+		}
+		list = append(list, r)
+	}
+	return list, nil
+}
+
+// reportSeen decodes a report's value, "<µs> <json>".
+func reportSeen(worker, raw string, now time.Time) (ReportSeen, error) {
+	at, doc, _ := strings.Cut(raw, " ")
+	var r ReportSeen
+	if err := json.Unmarshal([]byte(doc), &r.Report); err != nil {
+		return r, fmt.Errorf("decoding the report of worker %s: %w", worker, err)
+	}
+	r.Age = max(0, now.Sub(micros(at)))
+	return r, nil
 }
 
 // indexed reads what the members of a set name, in their order, and drops from

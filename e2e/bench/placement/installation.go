@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -19,8 +20,11 @@ type installation struct {
 	servers
 	store   *store.Store
 	reports []capacity.Report
-	seats   []*seat
+	seats   []*seat // those that stop and start again
 }
+
+// restarting is how many of the streams do.
+const restarting = 5000
 
 // seat is a placed stream.
 type seat struct {
@@ -70,16 +74,7 @@ func install(s servers, devices, streams int) (*installation, error) {
 	if err := set(ctx, s.state, "appendfsync", "no"); err != nil {
 		return nil, err
 	}
-	for n := 0; len(in.seats) < streams; n++ {
-		for i := range in.reports {
-			for j := range in.reports[i].Devices {
-				if len(in.seats) < streams {
-					in.seats = append(in.seats, in.seat(len(in.seats), i, j))
-				}
-			}
-		}
-	}
-	if err := parallel(32, in.seats, func(st *seat) error { return in.commit(ctx, st) }); err != nil {
+	if err := parallel(32, in.evenly(streams), func(st *seat) error { return in.commit(ctx, st) }); err != nil {
 		return nil, err
 	}
 	for _, r := range in.reports {
@@ -88,6 +83,28 @@ func install(s servers, devices, streams int) (*installation, error) {
 		}
 	}
 	return in, set(ctx, s.state, "appendfsync", "always")
+}
+
+// evenly makes the seats of so many streams, and keeps some of them.
+func (in *installation) evenly(streams int) iter.Seq[*seat] {
+	return func(yield func(*seat) bool) {
+		for n := 0; n < streams; {
+			for i := range in.reports {
+				for j := range in.reports[i].Devices {
+					if n == streams {
+						return
+					}
+					st := in.seat(n, i, j)
+					if n%max(1, streams/restarting) == 0 {
+						in.seats = append(in.seats, st)
+					}
+					if n++; !yield(st) {
+						return
+					}
+				}
+			}
+		}
+	}
 }
 
 func (in *installation) seat(n, worker, device int) *seat {
@@ -171,7 +188,7 @@ func (in *installation) report(ctx context.Context, period time.Duration) error 
 }
 
 // parallel calls f for every one of list, n at a time.
-func parallel[T any](n int, list []T, f func(T) error) error {
+func parallel[T any](n int, list iter.Seq[T], f func(T) error) error {
 	work := make(chan T)
 	errs := make([]error, n)
 	var wg sync.WaitGroup
@@ -184,7 +201,7 @@ func parallel[T any](n int, list []T, f func(T) error) error {
 			}
 		})
 	}
-	for _, v := range list {
+	for v := range list {
 		work <- v
 	}
 	close(work)

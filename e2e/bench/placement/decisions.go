@@ -22,7 +22,7 @@ const (
 	freshReports = 500 * time.Millisecond
 	// mostReports bounds how many are read before one decision: when decisions come
 	// too seldom for that, reports are older.
-	mostReports = 32
+	mostReports = 16
 	// writeReports is how often each worker's report is written: so seldom that the
 	// writers, which are elsewhere in earnest, leave the machine to what is measured,
 	// and so often that none expires. The readers find as many as ever.

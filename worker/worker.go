@@ -24,6 +24,7 @@ import (
 	"github.com/dionysia-dev/dionysia/services/auth"
 	"github.com/dionysia-dev/dionysia/services/capacity"
 	"github.com/dionysia-dev/dionysia/services/discovery"
+	"github.com/dionysia-dev/dionysia/services/store"
 	"github.com/dionysia-dev/dionysia/services/stream"
 	"github.com/dionysia-dev/dionysia/services/task"
 	"github.com/dionysia-dev/dionysia/worker/device"
@@ -37,6 +38,7 @@ type Store interface {
 	transcode.Store
 	origin.Store
 	PutReport(ctx context.Context, r capacity.Report) error
+	Reports(ctx context.Context) ([]store.ReportSeen, error)
 	Time(ctx context.Context) (time.Time, error)
 }
 
@@ -64,6 +66,9 @@ type Config struct {
 	RunLimit int64 // bytes of one run's directory; 0 is the default
 	Secret   auth.Secret
 	Version  string // of this program
+	// DrainTimeout is how long Stop waits at most for other workers to take the
+	// streams over; 0 does not wait.
+	DrainTimeout time.Duration
 	// Tuning of the transcode manager, for tests; zero values are the defaults.
 	StartTimeout time.Duration
 }
@@ -200,13 +205,15 @@ func (w *Worker) Start(ctx context.Context) (err error) {
 	return nil
 }
 
-// Stop takes nothing new, ends the runs flushed, deregisters and stops serving.
+// Stop takes nothing new, lets others take its streams, ends the runs that are
+// left flushed, deregisters and stops serving.
 func (w *Worker) Stop(ctx context.Context) {
-	w.mu.Lock()
-	w.drain = true
-	w.mu.Unlock()
+	w.Drain(true)
 	if w.queue != nil {
 		w.queue.Shutdown()
+	}
+	if w.runs != nil {
+		w.giveAway(ctx)
 	}
 	if w.consul != nil {
 		if err := w.consul.Stop(ctx); err != nil {

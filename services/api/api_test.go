@@ -235,6 +235,37 @@ func TestPaging(t *testing.T) {
 	}
 }
 
+func TestDrain(t *testing.T) {
+	h := newHarness(t)
+	h.do("PUT", "/v1/workers/w1/drain", nil).want(http.StatusNotFound)
+	h.do("DELETE", "/v1/workers/w1/drain", nil).want(http.StatusNotFound)
+	report := func() {
+		if err := h.store.PutReport(t.Context(), capacity.Report{Worker: "w1", Boot: "b", Ready: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	report()
+	for range 2 {
+		w := decoded[wire.Worker](h.do("PUT", "/v1/workers/w1/drain", nil).want(http.StatusOK))
+		if !w.Drain || *w.DrainReason != "an operator asked for it" {
+			t.Errorf("worker %+v", w)
+		}
+	}
+	// It is in Redis state, so it is there after a restart of everything.
+	h.redis.Kill()
+	h.redis.Restart()
+	report()
+	if p := decoded[wire.WorkerPage](h.do("GET", "/v1/workers", nil).want(http.StatusOK)); !p.Items[0].Drain {
+		t.Errorf("after kill -9 of Redis: %+v", p.Items)
+	}
+	for range 2 {
+		h.do("DELETE", "/v1/workers/w1/drain", nil).want(http.StatusNoContent)
+	}
+	if w := decoded[wire.Worker](h.do("GET", "/v1/workers/w1", nil).want(http.StatusOK)); w.Drain || w.DrainReason != nil {
+		t.Errorf("worker %+v", w)
+	}
+}
+
 func TestWorkersAndDevices(t *testing.T) {
 	h := newHarness(t)
 	if a := h.do("GET", "/v1/workers", nil).want(http.StatusOK); strings.TrimSpace(string(a.body)) != `{"items":[]}` {

@@ -16,12 +16,13 @@ type held struct {
 	loads   map[string]placement.Load        // by resource
 }
 
-// toWorker joins a worker's report with what streams hold of it.
-func toWorker(seen store.ReportSeen, has held) wire.Worker {
+// toWorker joins a worker's report with what streams hold of it. why is why it
+// drains, "" when it does not.
+func toWorker(seen store.ReportSeen, has held, why string) wire.Worker {
 	r := seen.Report
 	w := wire.Worker{
 		ID: r.Worker, Boot: r.Boot, Host: r.Host, Version: r.Version, Labels: r.Labels, Origin: r.Origin,
-		Ready: r.Ready, Reason: nonZero(r.Reason), Drain: r.Drain, Gpac: r.GPAC,
+		Ready: r.Ready, Reason: nonZero(r.Reason), Drain: why != "", DrainReason: nonZero(why), Gpac: r.GPAC,
 		ClockErrorMs: r.ClockErrorMillis, AgeSeconds: seen.Age.Round(time.Millisecond).Seconds(),
 		Nvml: nonZero(r.NVML), SessionLimit: r.SessionLimit, SessionsUsed: r.SessionsUsed,
 		Devices: make([]wire.Device, 0, len(r.Devices)), Resources: []wire.Resource{},

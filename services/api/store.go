@@ -31,6 +31,8 @@ type Store interface {
 	PutIngestReport(ctx context.Context, r store.IngestReport) error
 
 	Reports(ctx context.Context) ([]store.ReportSeen, error)
+	PutDrain(ctx context.Context, worker string, d store.Drain) error
+	DeleteDrain(ctx context.Context, worker string) (had bool, err error)
 	Ledger(ctx context.Context, worker string) (map[string]map[string]store.Held, error)
 	NewLedgers() *store.Ledgers
 	Broadcast(ctx context.Context, id string) (stream.Broadcast, error)

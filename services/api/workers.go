@@ -3,6 +3,8 @@ package api
 import (
 	"context"
 	"net/http"
+	"slices"
+	"time"
 
 	"github.com/dionysia-dev/dionysia/services/api/wire"
 	"github.com/dionysia-dev/dionysia/services/store"
@@ -41,29 +43,60 @@ func (h *handlers) ListWorkers(w http.ResponseWriter, r *http.Request, params wi
 
 // GetWorker serves GET /v1/workers/{id}.
 func (h *handlers) GetWorker(w http.ResponseWriter, r *http.Request, id wire.WorkerID) {
-	reports, err := h.store.Reports(r.Context())
+	worker, err := h.oneWorker(r.Context(), id)
 	if err != nil {
-		h.fail(w, r, about(err, "list of workers"))
+		h.fail(w, r, err)
 		return
 	}
-	for _, seen := range reports {
-		if seen.Worker != id {
-			continue
-		}
-		ledgers, err := h.refreshed(r.Context())
-		if err != nil {
+	h.answer(w, r, http.StatusOK, worker)
+}
+
+// oneWorker is a worker that reports, or an error.
+func (h *handlers) oneWorker(ctx context.Context, id string) (wire.Worker, error) {
+	reports, err := h.store.Reports(ctx)
+	if err != nil {
+		return wire.Worker{}, about(err, "list of workers")
+	}
+	i := slices.IndexFunc(reports, func(seen store.ReportSeen) bool { return seen.Worker == id })
+	if i < 0 {
+		return wire.Worker{}, about(stream.ErrNotFound, "worker %q that reports", clip(id))
+	}
+	ledgers, err := h.refreshed(ctx)
+	if err != nil {
+		return wire.Worker{}, err
+	}
+	return h.worker(ctx, ledgers, reports[i])
+}
+
+// DrainWorker serves PUT /v1/workers/{id}/drain. It needs the worker to report,
+// so that a misspelt name is not taken for a wish that was granted.
+func (h *handlers) DrainWorker(w http.ResponseWriter, r *http.Request, id wire.WorkerID) {
+	_, err := h.oneWorker(r.Context(), id)
+	if err == nil {
+		err = about(h.store.PutDrain(r.Context(), id, store.Drain{Since: time.Now().UTC()}), "drain of worker %q", clip(id))
+	}
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	h.GetWorker(w, r, id)
+}
+
+// UndrainWorker serves DELETE /v1/workers/{id}/drain, also for a worker that is
+// away.
+func (h *handlers) UndrainWorker(w http.ResponseWriter, r *http.Request, id wire.WorkerID) {
+	had, err := h.store.DeleteDrain(r.Context(), id)
+	if err != nil {
+		h.fail(w, r, about(err, "drain of worker %q", clip(id)))
+		return
+	}
+	if !had {
+		if _, err := h.oneWorker(r.Context(), id); err != nil {
 			h.fail(w, r, err)
 			return
 		}
-		worker, err := h.worker(r.Context(), ledgers, seen)
-		if err != nil {
-			h.fail(w, r, err)
-			return
-		}
-		h.answer(w, r, http.StatusOK, worker)
-		return
 	}
-	h.fail(w, r, about(stream.ErrNotFound, "worker %q that reports", clip(id)))
+	w.WriteHeader(http.StatusNoContent)
 }
 
 // ListDevices serves GET /v1/devices.
@@ -115,7 +148,7 @@ func (h *handlers) worker(ctx context.Context, ledgers *store.Ledgers, seen stor
 	if err != nil {
 		return wire.Worker{}, about(err, "ledger of worker %q", seen.Worker)
 	}
-	return toWorker(seen, held{streams: ledger, loads: ledgers.Load(seen.Worker, nil)}), nil
+	return toWorker(seen, held{streams: ledger, loads: ledgers.Load(seen.Worker, nil)}, seen.Draining()), nil
 }
 
 // refreshed are all ledgers as they are now.

@@ -32,7 +32,7 @@ type commands struct {
 	API    apiCmd    `cmd:"" help:"Run the management API and its controller."`
 	Ingest ingestCmd `cmd:"" help:"Run the ingest agent beside a mediamtx (flags: dionysia ingest run --help), or write mediamtx's configuration."`
 	Router routerCmd `cmd:"" help:"Run the router, which viewers and CDNs ask."`
-	Worker workerCmd `cmd:"" help:"Run a worker (flags: dionysia worker run --help), or list and look at workers."`
+	Worker workerCmd `cmd:"" help:"Run a worker (flags: dionysia worker run --help), or list, look at and drain workers."`
 
 	Stream  client.StreamCmd  `cmd:"" help:"Create, list, change, watch and delete streams."`
 	Profile client.ProfileCmd `cmd:"" help:"List, apply and delete transcoding profiles."`

@@ -14,7 +14,8 @@ import (
 	"github.com/dionysia-dev/dionysia/services/ingest/hook"
 )
 
-// drainTime bounds how long a role takes to stop after SIGTERM.
+// drainTime bounds how long a role takes to stop after SIGTERM, unless it says
+// that it may take longer.
 const drainTime = 25 * time.Second
 
 type starter interface {
@@ -29,7 +30,11 @@ func runRole(e *env, r starter) error {
 	}
 	<-e.ctx.Done()
 	e.log.Info("draining")
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), drainTime)
+	limit := drainTime
+	if s, ok := r.(interface{ StopTime() time.Duration }); ok {
+		limit = max(limit, s.StopTime())
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), limit)
 	defer cancel()
 	app.Stop(ctx)
 	return nil
@@ -61,9 +66,11 @@ type routerCmd struct{ roles.Router }
 func (c *routerCmd) Run(e *env) error { return runRole(e, c.Router) }
 
 type workerCmd struct {
-	Run  workerRunCmd         `cmd:"" default:"withargs" help:"Run a worker: GPAC and its origin."`
-	Ls   client.WorkerListCmd `cmd:"" help:"List the workers, their devices and what is reserved."`
-	Show client.WorkerShowCmd `cmd:"" help:"Show one worker."`
+	Run     workerRunCmd            `cmd:"" default:"withargs" help:"Run a worker: GPAC and its origin."`
+	Ls      client.WorkerListCmd    `cmd:"" help:"List the workers, their devices and what is reserved."`
+	Show    client.WorkerShowCmd    `cmd:"" help:"Show one worker."`
+	Drain   client.WorkerDrainCmd   `cmd:"" help:"Place nothing new on a worker and move its streams to others."`
+	Undrain client.WorkerUndrainCmd `cmd:"" aliases:"resume" help:"Let a drained worker take streams again."`
 }
 
 type workerRunCmd struct{ roles.Worker }

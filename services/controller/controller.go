@@ -5,7 +5,7 @@
 //	reports, ledgers' feed ──▶ view of the fleet ─────────┐
 //	   ▲                                                  ▼
 //	   │   each stream ──▶ placed, as it should be     queue: decide ──▶ commit ──▶ enqueue
-//	   │      │            (restore, rebalance) ──────────▲   │ no room    (again once when
+//	   │      │            (evacuate, restore, rebalance) ▲   │ no room    (again once when
 //	   │      └──────────▶ lost its worker, new, waiting ─┘   ▼             it was outrun)
 //	   │                                            preempt, or wait and say why
 //	   └────────── 2 to 10 times a second ◀── workers ◀── start task
@@ -45,6 +45,7 @@ type Store interface {
 	Broadcast(ctx context.Context, id string) (stream.Broadcast, error)
 	PutBroadcast(ctx context.Context, b stream.Broadcast) error
 	Placement(ctx context.Context, id string) (stream.Placement, error)
+	Status(ctx context.Context, id string) (stream.RunStatus, error)
 	NewLedgers() *store.Ledgers
 	RepairLedger(ctx context.Context, worker string) (changed []string, err error)
 	RaiseEpoch(ctx context.Context, id string, atLeast uint64) error
@@ -101,6 +102,9 @@ type Config struct {
 	// Rebalance is how many placements a minute may move to a better device; 0
 	// moves none. Policy.Rebalance says what is better.
 	Rebalance int
+	// DrainMoves is how many streams are on their way from workers that operators
+	// drain at a time; default 2. Those of a worker that stops leave at once.
+	DrainMoves int
 	// RestoreAfter is how long there must have been room for a degraded stream's
 	// whole profile before it gets it; default 30 s. RestoreEvery is how long it
 	// stays at least as it was placed; default 1 min.
@@ -124,6 +128,9 @@ func (c *Config) defaults() {
 	def(&c.RestoreAfter, 30*time.Second)
 	def(&c.RestoreEvery, time.Minute)
 	def(&c.RepairEvery, 30*time.Second)
+	if c.DrainMoves <= 0 {
+		c.DrainMoves = DefaultDrainMoves
+	}
 	if c.QueueLimit <= 0 {
 		c.QueueLimit = placement.DefaultQueueLimit
 	}
@@ -161,6 +168,9 @@ type Controller struct {
 }
 
 const lease = "controller"
+
+// DefaultDrainMoves is Config.DrainMoves unless given.
+const DefaultDrainMoves = 2
 
 // New returns a controller that has not started.
 func New(cfg Config, s Store, tasks Enqueuer, probe Prober, log hclog.Logger, reg prometheus.Registerer) (*Controller, error) {

@@ -165,6 +165,7 @@ func (c *Controller) turn(ctx context.Context) {
 		c.try(id, c.reconcile(ctx, snap, id))
 	}
 	c.serveQueue(ctx, snap)
+	c.evacuate(ctx, snap)
 	c.restore(ctx, snap)
 	c.rebalance(ctx, snap)
 	c.repair(ctx, snap)

@@ -4,7 +4,7 @@ import "github.com/prometheus/client_golang/prometheus"
 
 type metrics struct {
 	leader, workers, publishing            prometheus.Gauge
-	queue, oldest, degraded                prometheus.Gauge
+	queue, oldest, degraded, leaving       prometheus.Gauge
 	errors, lost, preemptions, generations prometheus.Counter
 	placements, refusals, repairs          *prometheus.CounterVec
 	turn, decision, refresh                prometheus.Histogram
@@ -33,6 +33,7 @@ func newMetrics(reg prometheus.Registerer) (metrics, error) {
 		queue:       gauge("waiting_streams", "Streams that wait for capacity in the queue."),
 		oldest:      gauge("waiting_seconds_max", "How long the one that waits longest has waited; 0 when none does."),
 		degraded:    gauge("degraded_placements", "Placements without their top rungs for want of room."),
+		leaving:     gauge("leaving_streams", "Streams on workers that drain."),
 		preemptions: counter("preemptions_total", "Placements ended for a stream of higher priority."),
 		generations: counter("state_changes_total", "Times that Redis state was another server or database than before."),
 		placements:  counters("placements_total", "Placement decisions by result: committed, moved, restored, rebalanced, refused or conflict.", "result"),
@@ -42,7 +43,7 @@ func newMetrics(reg prometheus.Registerer) (metrics, error) {
 		decision:    histogram("decision_seconds", "Time of one decision where to place a stream.", 0.000001, 18),
 		refresh:     histogram("view_refresh_seconds", "Time to bring the view of the workers and their ledgers up to date.", 0.0001, 16),
 	}
-	for _, c := range []prometheus.Collector{m.leader, m.workers, m.publishing, m.queue, m.oldest, m.degraded, m.errors, m.lost, m.preemptions,
+	for _, c := range []prometheus.Collector{m.leader, m.workers, m.publishing, m.queue, m.oldest, m.degraded, m.leaving, m.errors, m.lost, m.preemptions,
 		m.generations, m.placements, m.refusals, m.repairs, m.turn, m.decision, m.refresh} {
 		if err := reg.Register(c); err != nil {
 			return metrics{}, err

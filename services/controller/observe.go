@@ -24,6 +24,8 @@ type workerSeen struct {
 	at     time.Time // of its last heartbeat, on our clock
 	lost   bool
 	probed time.Time
+	drain  string                    // why it takes nothing new, "" when it does
+	stops  bool                      // it drains because it stops
 	load   map[string]placement.Load // of the view; kept to be filled again
 }
 
@@ -37,6 +39,9 @@ type streamSeen struct {
 	refusal     string    // the code of that reason
 	task        uint64    // the epoch whose task was enqueued
 	roomSince   time.Time // since when the whole profile of a degraded placement has had room
+	movedTo     uint64    // the epoch at which it left a worker that drains, until that runs
+	movedAt     time.Time
+	stays       string // the code of why it can't leave a worker that drains
 }
 
 // publishing is a ready path at an ingest node.
@@ -115,6 +120,8 @@ func (c *Controller) observe(ctx context.Context) (*snapshot, error) {
 			c.log.Info("a worker is back", "worker", r.Worker)
 		}
 		w.report, w.at = r.Report, at
+		w.drain, w.stops = r.Draining(), r.Drain
+		w.report.Drain = w.drain != ""
 	}
 	c.suspect(ctx, now, s.holding)
 	if err := c.refreshView(ctx, now); err != nil {

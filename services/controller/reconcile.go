@@ -19,7 +19,7 @@ import (
 //	                       ▲      │  │                                        ▲
 //	                       └──────┘  └── preempted: the broadcast waits on ───┘
 //	                      epoch + 1: worker lost or restarted, epoch lost by Redis,
-//	                                 restored, rebalanced
+//	                                 restored, rebalanced, worker drains
 func (c *Controller) reconcile(ctx context.Context, s *snapshot, id string) error {
 	st, err := c.seen(ctx, id)
 	if err != nil {

@@ -22,6 +22,7 @@ package store
 //	  active                      set of streams with a placement not ended
 //	  origins:<stream>            hash epoch → "worker until-ms", 0 for the current one
 //	  lease:<name>, lease-tokens  the holder; hash name → fencing number
+//	  drains                      hash worker → json: the workers that operators drain
 //	  generation                  random, made with the database
 //	live
 //	  events:<stream>             stream, capped
@@ -45,6 +46,7 @@ const (
 	keyLedgerWorkers = prefix + "ledger-workers"
 	keyLeaseTokens   = prefix + "lease-tokens"
 	keyGeneration    = prefix + "generation"
+	keyDrains        = prefix + "drains"
 	keyIngestNodes   = prefix + "ingest-nodes"
 	keyWorkers       = prefix + "workers"
 	keyNotify        = prefix + "notify"

@@ -14,10 +14,23 @@ import (
 	"github.com/dionysia-dev/dionysia/services/stream"
 )
 
-// ReportSeen is a worker's report and how long ago Redis got it.
+// ReportSeen is a worker's report, how long ago Redis got it, and whether an
+// operator drains the worker.
 type ReportSeen struct {
 	capacity.Report
-	Age time.Duration
+	Age   time.Duration
+	Asked *Drain // nil when nobody does
+}
+
+// Draining says why the worker takes nothing new, "" when it does.
+func (r ReportSeen) Draining() string {
+	switch {
+	case r.Drain:
+		return "it stops"
+	case r.Asked != nil:
+		return "an operator asked for it"
+	}
+	return ""
 }
 
 // PutReport stores a worker's report for ReportTTL.
@@ -40,9 +53,13 @@ func (s *Store) Reports(ctx context.Context) ([]ReportSeen, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the time of Redis: %w", err)
 	}
+	drains, err := s.Drains(ctx)
+	if err != nil {
+		return nil, err
+	}
 	list := []ReportSeen{}
 	err = s.indexed(ctx, keyWorkers, "report", func(worker, raw string) error {
-		r, err := reportSeen(worker, raw, now)
+		r, err := reportSeen(worker, raw, now, drains)
 		list = append(list, r)
 		return err
 	})
@@ -58,6 +75,10 @@ func (s *Store) Reports(ctx context.Context) ([]ReportSeen, error) {
 func (s *Store) ReportsOf(ctx context.Context, workers []string) ([]ReportSeen, error) {
 	if len(workers) == 0 {
 		return nil, nil
+	}
+	drains, err := s.Drains(ctx)
+	if err != nil {
+		return nil, err
 	}
 	keys := make([]string, len(workers))
 	for i, w := range workers {
@@ -77,7 +98,7 @@ func (s *Store) ReportsOf(ctx context.Context, workers []string) ([]ReportSeen, 
 		if !ok {
 			continue
 		}
-		r, err := reportSeen(workers[i], raw, clock.Val())
+		r, err := reportSeen(workers[i], raw, clock.Val(), drains)
 		if err != nil {
 			return nil, fmt.Errorf("reading the reports of %d workers: %w", len(workers), err)
 		}
@@ -87,13 +108,16 @@ func (s *Store) ReportsOf(ctx context.Context, workers []string) ([]ReportSeen, 
 }
 
 // reportSeen decodes a report's value, "<µs> <json>".
-func reportSeen(worker, raw string, now time.Time) (ReportSeen, error) {
+func reportSeen(worker, raw string, now time.Time, drains map[string]Drain) (ReportSeen, error) {
 	at, doc, _ := strings.Cut(raw, " ")
 	var r ReportSeen
 	if err := json.Unmarshal([]byte(doc), &r.Report); err != nil {
 		return r, fmt.Errorf("decoding the report of worker %s: %w", worker, err)
 	}
 	r.Age = max(0, now.Sub(micros(at)))
+	if d, ok := drains[worker]; ok {
+		r.Asked = &d
+	}
 	return r, nil
 }
 

@@ -867,7 +867,12 @@ type Worker struct {
 	// ClockErrorMs Left out while unknown
 	ClockErrorMs *float64 `json:"clock_error_ms,omitempty"`
 	Devices      []Device `json:"devices"`
-	Drain        bool     `json:"drain"`
+
+	// Drain It takes nothing new, and its streams are moved elsewhere
+	Drain bool `json:"drain"`
+
+	// DrainReason Why: it stops, an operator asked for it, or its Nomad node drains
+	DrainReason *string `json:"drain_reason,omitempty"`
 
 	// Gpac GPAC's version
 	Gpac string `json:"gpac"`
@@ -1282,6 +1287,21 @@ type ClientInterface interface {
 
 	// GetWorker performs a GET /v1/workers/{id} (the `GetWorker` operationId) request.
 	GetWorker(ctx context.Context, id WorkerID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UndrainWorker Let a worker take streams again (idempotent)
+	//
+	// Streams that have moved away stay where they are. A worker that stops, or whose Nomad node drains, goes on draining.
+	//
+	// Corresponds with DELETE /v1/workers/{id}/drain (the `UndrainWorker` operationId).
+	UndrainWorker(ctx context.Context, id WorkerID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DrainWorker Take a worker out of use (idempotent)
+	//
+	// Nothing new is placed there, and its streams move to other workers, a few at a time. One that fits nowhere else
+	// stays, and its history says which limit refused it. This lasts until it is taken back, whatever restarts.
+	//
+	// Corresponds with PUT /v1/workers/{id}/drain (the `DrainWorker` operationId).
+	DrainWorker(ctx context.Context, id WorkerID, reqEditors ...RequestEditorFn) (*http.Response, error)
 }
 
 // PutIngestReportWithBody Everything that an ingest node has now
@@ -1756,6 +1776,41 @@ func (c *Client) ListWorkers(ctx context.Context, params *ListWorkersParams, req
 // GetWorker performs a GET /v1/workers/{id} (the `GetWorker` operationId) request.
 func (c *Client) GetWorker(ctx context.Context, id WorkerID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetWorkerRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UndrainWorker Let a worker take streams again (idempotent)
+//
+// Streams that have moved away stay where they are. A worker that stops, or whose Nomad node drains, goes on draining.
+//
+// Corresponds with DELETE /v1/workers/{id}/drain (the `UndrainWorker` operationId).
+func (c *Client) UndrainWorker(ctx context.Context, id WorkerID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUndrainWorkerRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DrainWorker Take a worker out of use (idempotent)
+//
+// Nothing new is placed there, and its streams move to other workers, a few at a time. One that fits nowhere else
+// stays, and its history says which limit refused it. This lasts until it is taken back, whatever restarts.
+//
+// Corresponds with PUT /v1/workers/{id}/drain (the `DrainWorker` operationId).
+func (c *Client) DrainWorker(ctx context.Context, id WorkerID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDrainWorkerRequest(c.Server, id)
 	if err != nil {
 		return nil, err
 	}
@@ -2760,6 +2815,74 @@ func NewGetWorkerRequest(server string, id WorkerID) (*http.Request, error) {
 	return req, nil
 }
 
+// NewUndrainWorkerRequest constructs an http.Request for the UndrainWorker method
+func NewUndrainWorkerRequest(server string, id WorkerID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/workers/%s/drain", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewDrainWorkerRequest constructs an http.Request for the DrainWorker method
+func NewDrainWorkerRequest(server string, id WorkerID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/workers/%s/drain", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 func (c *Client) applyEditors(ctx context.Context, req *http.Request, additionalEditors []RequestEditorFn) error {
 	for _, r := range c.RequestEditors {
 		if err := r(ctx, req); err != nil {
@@ -3033,6 +3156,25 @@ type ClientWithResponsesInterface interface {
 	//
 	// Returns a wrapper object for the known response body format(s).
 	GetWorkerWithResponse(ctx context.Context, id WorkerID, reqEditors ...RequestEditorFn) (*GetWorkerResponse, error)
+
+	// UndrainWorkerWithResponse Let a worker take streams again (idempotent)
+	//
+	// Streams that have moved away stay where they are. A worker that stops, or whose Nomad node drains, goes on draining.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/workers/{id}/drain (the `UndrainWorker` operationId).
+	UndrainWorkerWithResponse(ctx context.Context, id WorkerID, reqEditors ...RequestEditorFn) (*UndrainWorkerResponse, error)
+
+	// DrainWorkerWithResponse Take a worker out of use (idempotent)
+	//
+	// Nothing new is placed there, and its streams move to other workers, a few at a time. One that fits nowhere else
+	// stays, and its history says which limit refused it. This lasts until it is taken back, whatever restarts.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /v1/workers/{id}/drain (the `DrainWorker` operationId).
+	DrainWorkerWithResponse(ctx context.Context, id WorkerID, reqEditors ...RequestEditorFn) (*DrainWorkerResponse, error)
 }
 
 type PutIngestReportResponse struct {
@@ -4065,6 +4207,95 @@ func (r GetWorkerResponse) ContentType() string {
 	return ""
 }
 
+type UndrainWorkerResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r UndrainWorkerResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r UndrainWorkerResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UndrainWorkerResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UndrainWorkerResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UndrainWorkerResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DrainWorkerResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Worker
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r DrainWorkerResponse) GetJSON200() *Worker {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r DrainWorkerResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DrainWorkerResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DrainWorkerResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DrainWorkerResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DrainWorkerResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // PutIngestReportWithBodyWithResponse Everything that an ingest node has now
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -4461,6 +4692,37 @@ func (c *ClientWithResponses) GetWorkerWithResponse(ctx context.Context, id Work
 		return nil, err
 	}
 	return ParseGetWorkerResponse(rsp)
+}
+
+// UndrainWorkerWithResponse Let a worker take streams again (idempotent)
+//
+// Streams that have moved away stay where they are. A worker that stops, or whose Nomad node drains, goes on draining.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/workers/{id}/drain (the `UndrainWorker` operationId).
+func (c *ClientWithResponses) UndrainWorkerWithResponse(ctx context.Context, id WorkerID, reqEditors ...RequestEditorFn) (*UndrainWorkerResponse, error) {
+	rsp, err := c.UndrainWorker(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUndrainWorkerResponse(rsp)
+}
+
+// DrainWorkerWithResponse Take a worker out of use (idempotent)
+//
+// Nothing new is placed there, and its streams move to other workers, a few at a time. One that fits nowhere else
+// stays, and its history says which limit refused it. This lasts until it is taken back, whatever restarts.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /v1/workers/{id}/drain (the `DrainWorker` operationId).
+func (c *ClientWithResponses) DrainWorkerWithResponse(ctx context.Context, id WorkerID, reqEditors ...RequestEditorFn) (*DrainWorkerResponse, error) {
+	rsp, err := c.DrainWorker(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDrainWorkerResponse(rsp)
 }
 
 // ParsePutIngestReportResponse parses an HTTP response from a PutIngestReportWithResponse call
@@ -5226,6 +5488,68 @@ func ParseGetWorkerResponse(rsp *http.Response) (*GetWorkerResponse, error) {
 	return response, nil
 }
 
+// ParseUndrainWorkerResponse parses an HTTP response from a UndrainWorkerWithResponse call
+func ParseUndrainWorkerResponse(rsp *http.Response) (*UndrainWorkerResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UndrainWorkerResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDrainWorkerResponse parses an HTTP response from a DrainWorkerWithResponse call
+func ParseDrainWorkerResponse(rsp *http.Response) (*DrainWorkerResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DrainWorkerResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Worker
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
 	// PutIngestReport Everything that an ingest node has now
@@ -5291,6 +5615,12 @@ type ServerInterface interface {
 
 	// (GET /v1/workers/{id})
 	GetWorker(w http.ResponseWriter, r *http.Request, id WorkerID)
+	// UndrainWorker Let a worker take streams again (idempotent)
+	// (DELETE /v1/workers/{id}/drain)
+	UndrainWorker(w http.ResponseWriter, r *http.Request, id WorkerID)
+	// DrainWorker Take a worker out of use (idempotent)
+	// (PUT /v1/workers/{id}/drain)
+	DrainWorker(w http.ResponseWriter, r *http.Request, id WorkerID)
 }
 
 // ServerInterfaceWrapper converts contexts to parameters.
@@ -5971,6 +6301,58 @@ func (siw *ServerInterfaceWrapper) GetWorker(w http.ResponseWriter, r *http.Requ
 	handler.ServeHTTP(w, r)
 }
 
+// UndrainWorker operation middleware
+func (siw *ServerInterfaceWrapper) UndrainWorker(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id WorkerID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", mux.Vars(r)["id"], &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.UndrainWorker(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// DrainWorker operation middleware
+func (siw *ServerInterfaceWrapper) DrainWorker(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id WorkerID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", mux.Vars(r)["id"], &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.DrainWorker(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 type UnescapedCookieParamError struct {
 	ParamName string
 	Err       error
@@ -6113,6 +6495,10 @@ func HandlerWithOptions(si ServerInterface, options GorillaServerOptions) http.H
 	r.HandleFunc(options.BaseURL+"/v1/workers", wrapper.ListWorkers).Methods(http.MethodGet)
 
 	r.HandleFunc(options.BaseURL+"/v1/workers/{id}", wrapper.GetWorker).Methods(http.MethodGet)
+
+	r.HandleFunc(options.BaseURL+"/v1/workers/{id}/drain", wrapper.UndrainWorker).Methods(http.MethodDelete)
+
+	r.HandleFunc(options.BaseURL+"/v1/workers/{id}/drain", wrapper.DrainWorker).Methods(http.MethodPut)
 
 	r.HandleFunc(options.BaseURL+"/v1/devices", wrapper.ListDevices).Methods(http.MethodGet)
 

@@ -57,8 +57,10 @@ type tree struct {
 	Device  DeviceCmd  `cmd:""`
 	Place   PlaceCmd   `cmd:""`
 	Worker  struct {
-		Ls   WorkerListCmd `cmd:""`
-		Show WorkerShowCmd `cmd:""`
+		Ls      WorkerListCmd    `cmd:""`
+		Show    WorkerShowCmd    `cmd:""`
+		Drain   WorkerDrainCmd   `cmd:""`
+		Undrain WorkerUndrainCmd `cmd:""`
 	} `cmd:""`
 }
 
@@ -253,6 +255,13 @@ func TestWorkerCommands(t *testing.T) {
 	}
 	contains(t, c.run("worker", "show", "w1"), "1.0.1", "120.00")
 	contains(t, c.fails("worker", "show", "w2"), `no worker "w2"`)
+	contains(t, c.fails("worker", "drain", "w2"), `no worker "w2"`)
+	contains(t, c.run("worker", "drain", "w1"), "Worker w1 drains; it holds 0 streams.")
+	contains(t, c.run("worker", "ls"), "draining: an operator asked for it")
+	contains(t, c.run("worker", "undrain", "w1"), "Worker w1 is asked to drain no longer")
+	if all := parse[[]wire.Worker](t, c.run("worker", "ls", "-o", "json")); all[0].Drain {
+		t.Errorf("%+v", all)
+	}
 }
 
 func TestWhatIsWrongWithTheConnection(t *testing.T) {

@@ -79,7 +79,7 @@ func workerState(w wire.Worker) string {
 	case !w.Ready:
 		return "not ready: " + orDash(w.Reason, text)
 	case w.Drain:
-		return "draining"
+		return "draining: " + orDash(w.DrainReason, text)
 	default:
 		return "ready"
 	}

@@ -3,6 +3,7 @@ package roles
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hibiken/asynq"
@@ -25,15 +26,26 @@ type Worker struct {
 	CPUCapacity int64             `name:"cpu-capacity" help:"The CPU's budget in encoded pixels per second; 0 measures it." default:"0" env:"DIONYSIA_CPU_CAPACITY"`
 	NVMLLibrary string            `name:"nvml-library" help:"Path of NVIDIA's libnvidia-ml.so.1, empty for the system's, or off to look for no GPU." default:"" env:"DIONYSIA_NVML_LIBRARY"`
 	Sessions    int               `name:"encoder-sessions" help:"Encoder sessions that the host's GeForce cards may hold together; 0 is what the driver is known to allow, -1 no cap." default:"0" env:"DIONYSIA_ENCODER_SESSIONS"`
+	Drain       time.Duration     `name:"drain-timeout" help:"How long a worker that is told to stop waits for others to take its streams over, up to 10m; it ends what is left then. 0 does not wait." default:"20s" env:"DIONYSIA_WORKER_DRAIN_TIMEOUT"`
 	Labels      map[string]string `name:"label" help:"What streams may require or prefer of this worker, such as class=gpu; may be repeated." placeholder:"KEY=VALUE" mapsep:"," env:"DIONYSIA_WORKER_LABELS"`
 	Secret      SecretFlags       `embed:""`
 	Redis       RedisFlags        `embed:"" group:"Redis"`
 	Consul      ConsulFlags       `embed:"" group:"Consul"`
 }
 
+// maxDrain bounds --drain-timeout.
+const maxDrain = 10 * time.Minute
+
+// StopTime is how long it takes to stop at most, when that may be longer than
+// other roles take: what follows the drain takes seconds.
+func (f Worker) StopTime() time.Duration { return f.Drain + 5*time.Second }
+
 // Start starts it.
 func (f Worker) Start(ctx context.Context, log hclog.Logger, reg *prometheus.Registry) (App, error) {
 	return begin(ctx, func(s *stack) error {
+		if f.Drain < 0 || f.Drain > maxDrain {
+			return fmt.Errorf("--drain-timeout %v: it is 0 to %v", f.Drain, maxDrain)
+		}
 		secret, err := f.Secret.Secret()
 		if err != nil {
 			return err
@@ -56,7 +68,7 @@ func (f Worker) Start(ctx context.Context, log hclog.Logger, reg *prometheus.Reg
 		}
 		w, err := worker.New(worker.Config{ID: f.ID, Listen: f.Listen, Advertise: f.Advertise, GPAC: f.GPAC, GPACUser: f.GPACUser,
 			RunDir: f.RunDir, CacheDir: f.CacheDir, CPUCapacity: f.CPUCapacity, NVML: f.NVMLLibrary, SessionLimit: f.Sessions, Labels: f.Labels,
-			RunLimit: f.RunLimit << 20, Secret: secret, Version: version.String()}, deps)
+			RunLimit: f.RunLimit << 20, DrainTimeout: f.Drain, Secret: secret, Version: version.String()}, deps)
 		if err != nil {
 			return err
 		}

@@ -142,8 +142,12 @@ func capped(d capacity.Device) bool {
 	return g.MemoryUsed == nil || g.MemoryTotal == nil || float64(*g.MemoryUsed) < fullMemory*float64(*g.MemoryTotal)
 }
 
-// How busy something is from which it is taken for what holds a run up, 0 to 1.
-const busyCPU = 0.9
+// How busy something is from which it is taken for what holds a run up: of all
+// cores 0 to 1, of a card's encoders in percent.
+const (
+	busyCPU     = 0.9
+	busyEncoder = 80
+)
 
 // pacing is what is known when a run stays below real time.
 type pacing struct {
@@ -171,6 +175,14 @@ func paceFault(p pacing) (id string, f fault, ok bool) {
 		}
 		return p.device.ID, f, true
 	}
+	if pct, known := encoders(p.device); known && pct < busyEncoder {
+		f.detail += fmt.Sprintf("; the card's encoders are %d %% busy", pct)
+		if busy {
+			return capacity.ResourceCPU, f, true
+		}
+		f.kind = "" // one thread is full, or one engine of several, not the card
+		return p.device.ID, f, true
+	}
 	if why := lowered(p.device); why != "" {
 		f.kind = device.Throttled
 		f.detail += "; clocks lowered by " + why
@@ -180,6 +192,15 @@ func paceFault(p pacing) (id string, f fault, ok bool) {
 		return capacity.ResourceCPU, f, true
 	}
 	return p.device.ID, f, true
+}
+
+// encoders is how busy a card's encoders are in percent, where that is known. In
+// MIG mode NVML has no figure for one instance.
+func encoders(d capacity.Device) (pct int, known bool) {
+	if d.GPU == nil || d.GPU.EncoderUtilization == nil || d.GPU.MIG != nil && *d.GPU.MIG {
+		return 0, false
+	}
+	return *d.GPU.EncoderUtilization, true
 }
 
 // lowered lists why a card's clocks are lowered by heat or power, "" when they

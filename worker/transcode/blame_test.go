@@ -76,13 +76,26 @@ func TestPaceFault(t *testing.T) {
 	card := func(reasons ...string) capacity.Device {
 		return capacity.Device{ID: gpu1, Kind: capacity.GPU, GPU: &capacity.GPUState{ClockReasons: reasons}}
 	}
+	working := func(pct int, reasons ...string) capacity.Device {
+		d := card(reasons...)
+		d.GPU.EncoderUtilization = &pct
+		return d
+	}
+	mig := working(0)
+	mig.GPU.MIG = ptr(true)
 	for name, c := range map[string]struct {
 		p    pacing
 		id   string // "": nobody
 		kind device.FailureKind
 	}{
 		"the source is slow":           {pacing{device: card(), load: ptr(1.0)}, "", ""},
-		"the card":                     {pacing{delivers: true, device: card(), load: ptr(0.4)}, gpu1, device.TooSlow},
+		"the card":                     {pacing{delivers: true, device: working(97), load: ptr(0.4)}, gpu1, device.TooSlow},
+		"busy from here":               {pacing{delivers: true, device: working(busyEncoder), load: ptr(0.4)}, gpu1, device.TooSlow},
+		"one thread beside a card":     {pacing{delivers: true, device: working(12), load: ptr(0.1)}, gpu1, ""},
+		"the same, the load unknown":   {pacing{delivers: true, device: working(12)}, gpu1, ""},
+		"the same, the power capped":   {pacing{delivers: true, device: working(12, "sw_power_cap"), load: ptr(0.1)}, gpu1, ""},
+		"an idle card, a full CPU":     {pacing{delivers: true, device: working(12), load: ptr(0.95)}, "cpu", device.TooSlow},
+		"a MIG instance":               {pacing{delivers: true, device: mig, load: ptr(0.4)}, gpu1, device.TooSlow},
 		"the card, the load unknown":   {pacing{delivers: true, device: card()}, gpu1, device.TooSlow},
 		"the card is hot":              {pacing{delivers: true, device: card("gpu_idle", "hw_thermal_slowdown"), load: ptr(0.99)}, gpu1, device.Throttled},
 		"the card lacks power":         {pacing{delivers: true, device: card("sw_power_cap")}, gpu1, device.Throttled},

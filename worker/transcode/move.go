@@ -150,8 +150,11 @@ func (l *loop) teach(id string, f fault, pace float64) {
 	if f.kind == "" {
 		return
 	}
-	inUse := int64(float64(l.m.held(nil)[id]) * pace)
-	if d := find(l.m.devices(), id); d.Other != nil {
+	d, inUse := find(l.m.devices(), id), int64(float64(l.m.held(nil)[id])*pace)
+	if d.Used != nil {
+		inUse = max(inUse, *d.Used) // what it was seen to do, it can do
+	}
+	if d.Other != nil {
 		inUse += *d.Other // the budget is the capacity less that
 	}
 	l.m.dev.Learn(id, device.Failure{Kind: f.kind, Detail: f.detail, InUse: inUse})

@@ -321,6 +321,29 @@ func TestASlowRunStaysWhereNothingTakesIt(t *testing.T) {
 		t.Error("it is judged again at once")
 	}
 
+	// The card has been seen to do more than what is held there at that pace.
+	m = newMover(t, "h264")
+	m.store.full[gpu2], m.store.full["cpu"] = true, true
+	m.dev.report.Devices[1].Used = ptr[int64](3e8)
+	if slow(m); !slices.Equal(m.dev.learnt, []string{gpu1 + " too_slow 300000000"}) {
+		t.Errorf("learnt %v", m.dev.learnt)
+	}
+
+	// Its encoders are idle: it learns nothing, and the run goes where there is room.
+	m = newMover(t, "h264")
+	m.dev.report.Devices[1].GPU.EncoderUtilization = ptr(12)
+	if f := slow(m); f == nil || f.kind != "" || len(m.dev.learnt) != 0 {
+		t.Errorf("%v, learnt %v", f, m.dev.learnt)
+	}
+	m.at(t, gpu2, true)
+	m = newMover(t, "h264")
+	m.store.full[gpu2], m.store.full["cpu"] = true, true
+	m.dev.report.Devices[1].GPU.EncoderUtilization = ptr(12)
+	if f := slow(m); f != nil || len(m.dev.learnt) != 0 {
+		t.Errorf("%v, learnt %v", f, m.dev.learnt)
+	}
+	m.at(t, gpu1, true)
+
 	m = newMover(t, "h264")
 	if f := slow(m); f == nil || f.kind != device.TooSlow {
 		t.Fatalf("it stays: %v", f)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sort"
+	"sync"
 	"time"
 
 	"github.com/dionysia-dev/dionysia/services/capacity"
@@ -145,25 +146,40 @@ func (c *Controller) observe(ctx context.Context) (*snapshot, error) {
 	return s, nil
 }
 
+// probeFor bounds the direct probes of a turn, which run all at once.
+const probeFor = time.Second
+
 // suspect probes workers whose heartbeat is missing. A worker is lost when its
-// origin does not answer either; one that answers has only lost Redis.
+// origin does not answer either; one that answers has only lost Redis. Nothing is
+// decided when ctx is over: no probe has been sent then, or none was waited for.
 func (c *Controller) suspect(ctx context.Context, now time.Time, holding bool) {
+	var ids []string
 	for id, w := range c.workers {
-		age := now.Sub(w.at)
-		if w.lost || holding || age < c.cfg.Suspect || now.Sub(w.probed) < time.Second {
-			continue
+		if !w.lost && !holding && now.Sub(w.at) >= c.cfg.Suspect && now.Sub(w.probed) >= time.Second {
+			ids = append(ids, id)
 		}
+	}
+	pctx, cancel := context.WithTimeout(ctx, probeFor)
+	defer cancel()
+	errs := make([]error, len(ids))
+	var wg sync.WaitGroup
+	for i, id := range ids {
+		wg.Go(func() { errs[i] = c.probe(pctx, c.workers[id].report) })
+	}
+	wg.Wait()
+	if ctx.Err() != nil {
+		return
+	}
+	for i, id := range ids {
+		w, age := c.workers[id], now.Sub(c.workers[id].at).Round(time.Millisecond)
 		w.probed = now
-		pctx, cancel := context.WithTimeout(ctx, time.Second)
-		err := c.probe(pctx, w.report)
-		cancel()
-		if err == nil {
-			c.log.Warn("a worker sends no heartbeat, but its origin answers: left where it is", "worker", id, "age", age.Round(time.Millisecond))
+		if errs[i] == nil {
+			c.log.Warn("a worker sends no heartbeat, but its origin answers: left where it is", "worker", id, "age", age)
 			continue
 		}
 		w.lost = true
 		c.m.lost.Inc()
-		c.log.Error("a worker is lost: no heartbeat, and its origin does not answer", "worker", id, "age", age.Round(time.Millisecond), "error", err)
+		c.log.Error("a worker is lost: no heartbeat, and its origin does not answer", "worker", id, "age", age, "error", errs[i])
 	}
 }
 

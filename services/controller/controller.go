@@ -95,7 +95,7 @@ type Config struct {
 	// placement.DefaultQueueLimit.
 	QueueLimit int
 	// Patience is how long the first of the queue waits before those behind it
-	// leave its devices alone; default placement.DefaultPatience.
+	// leave a device to it; default placement.DefaultPatience.
 	Patience time.Duration
 	// Preempt lets a stream of higher priority end the placements of lower ones.
 	Preempt bool

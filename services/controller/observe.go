@@ -67,7 +67,7 @@ type snapshot struct {
 	seats   []*seat
 	placed  []placement.Placed // the seats; see allPlaced
 	// head is the first that waits and has lost its patience; see placement.Line.
-	head *placement.Request
+	head *placement.Head
 }
 
 // nodeGone is how long an ingest node's last report is believed after it

@@ -64,8 +64,8 @@ func (q *query) refusalKey() refusalKey {
 	for _, r := range q.r.Require {
 		k.require += string(r) + " "
 	}
-	if q.behind != nil {
-		k.behind = q.behind.r.Stream
+	if q.behind.host >= 0 {
+		k.behind = q.r.Behind.Stream + " " + q.r.Behind.Worker + "/" + q.r.Behind.Device
 	}
 	return k
 }

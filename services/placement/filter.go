@@ -25,7 +25,7 @@ func (q *query) judge(hi, di int) (Reason, float64) {
 // eligible judges all but the room.
 func (q *query) eligible(hi, di int) Reason {
 	reason := q.standing(hi, di)
-	if reason == Fits && q.behind != nil && q.behind.couldUse(hi, di) {
+	if reason == Fits && q.behind == (rowRef{hi, di}) {
 		return Kept
 	}
 	return reason
@@ -155,8 +155,24 @@ func (q *query) fits(hi, di int) (Reason, float64) {
 	if reserved {
 		return FailoverReserve, 0
 	}
+	if hi == q.behind.host && q.crowds(hi, di, needs[:n]) {
+		return Kept, 0
+	}
 	if q.ceiling > 0 && fullest > q.ceiling {
 		return NoPx, 0
 	}
 	return Fits, fullest
+}
+
+// crowds says whether the stream would take, beside the device that is kept for
+// the Head, what that needs of the same host.
+func (q *query) crowds(hi, di int, needs []need) bool {
+	device := q.s.Workers[hi].Report.Devices[di].ID
+	for _, n := range needs {
+		kept := amount(q.r.Behind.Reserved, resourceOf(n.reason, device))
+		if kept > 0 && n.room.held+n.amount+kept > q.bound(n.room) {
+			return true
+		}
+	}
+	return false
 }

@@ -97,10 +97,12 @@ func TestDecide(t *testing.T) {
 		"prefer in vain": {workers(cpuWorker("a", 500*m)), Policy{}, Request{Prefer: rules("class=x")}, "a/cpu"},
 		"own": {workers(cpuWorker("a", 100*m, held("cpu", 80*m))), Policy{},
 			Request{Own: Own{Worker: "a", Reserved: []stream.Reservation{{Resource: "cpu", Amount: 60 * m}}}}, "a/cpu"},
-		"behind": {workers(cpuWorker("a", 500*m)), Policy{}, Request{Behind: &Request{Stream: "first", Profile: big}}, "kept kept for first, which waits first"},
-		"behind one that can't": {workers(cpuWorker("a", 500*m)), Policy{},
-			Request{Behind: &Request{Stream: "first", Profile: big, Require: rules("device=gpu")}}, "a/cpu"},
-		"failover ignores the head": {workers(cpuWorker("a", 500*m)), Policy{}, Request{Failover: true, Behind: &Request{Stream: "first", Profile: big}}, "a/cpu"},
+		"behind":            {workers(cpuWorker("a", 500*m)), Policy{}, Request{Behind: &Head{Stream: "first", Worker: "a", Device: "cpu"}}, "kept kept for first, which waits first"},
+		"behind, elsewhere": {workers(cpuWorker("a", 500*m), cpuWorker("b", 500*m)), Policy{}, Request{Behind: &Head{Stream: "first", Worker: "a", Device: "cpu"}}, "b/cpu"},
+		"behind, its host's CPU": {workers(cpuWorker("a", 200*m, gpu("gpu-0", 900*m))), Policy{},
+			Request{Profile: builtin("480p"), Require: rules("device=cpu"), Behind: &Head{Stream: "first", Worker: "a", Device: "gpu-0", Reserved: []stream.Reservation{{Resource: "cpu", Amount: 190 * m}}}}, "kept kept for first"},
+		"behind what is gone":       {workers(cpuWorker("a", 500*m)), Policy{}, Request{Behind: &Head{Stream: "first", Worker: "b", Device: "cpu"}}, "a/cpu"},
+		"failover ignores the head": {workers(cpuWorker("a", 500*m)), Policy{}, Request{Failover: true, Behind: &Head{Stream: "first", Worker: "a", Device: "cpu"}}, "a/cpu"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

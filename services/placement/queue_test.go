@@ -83,8 +83,45 @@ func TestLine(t *testing.T) {
 	}
 }
 
-// Whatever waits and however full the fleet is: when it only empties, the first
-// that lost its patience is placed before anything behind it takes its device.
+// One large ladder holds one device of a fleet, not all of it.
+func TestLineKeepsOneDevice(t *testing.T) {
+	now := time.Unix(1000, 0)
+	first := waits("first", 50, now.Add(-time.Minute), "1080p")
+	px := PriceProfile("cpu", first.Request.Profile).Px
+	fleet := &Snapshot{Policy: Policy{Pack: true}}
+	for i := range 50 {
+		fleet.Workers = append(fleet.Workers, cpuWorker(fmt.Sprintf("w%02d", i), px*100/91, held("cpu", px/5)))
+	}
+	fleet.Workers[7].Ledger["cpu"] = Load{Reserved: px / 6, Streams: 1} // the least to be freed
+	list := []Waiting{first}
+	for i := range 60 {
+		list = append(list, waits(fmt.Sprintf("small-%02d", i), 50, now.Add(-time.Second), "360p"))
+	}
+	for _, w := range Line(fleet, list, now, DefaultPatience) {
+		d, err := Decide(fleet, w.Request)
+		switch {
+		case w.Request.Stream == "first":
+			if err == nil {
+				t.Fatal("the large one fits")
+			}
+			continue
+		case err != nil:
+			t.Fatalf("%s: %v", w.Request.Stream, err)
+		case d.Worker == "w07" || w.Request.Behind.Worker != "w07":
+			t.Fatalf("%s went to %s; kept is %+v", w.Request.Stream, d.Worker, w.Request.Behind)
+		}
+		fleet.Apply(d)
+	}
+	fleet.Return(Own{Worker: "w07", Reserved: []stream.Reservation{{Resource: "cpu", Amount: px / 6}}})
+	if d, err := Decide(fleet, first.Request); err != nil || d.Worker != "w07" {
+		t.Fatalf("when its device has drained: %+v, %v", d, err)
+	}
+}
+
+// Whatever waits and however full the fleet is: the first that lost its patience
+// is placed once the device that is kept for it has drained, whatever those behind
+// it took; they leave that alone, and of the rest nothing is refused them but what
+// it shares with that.
 func TestLineHolds(t *testing.T) {
 	n := 0
 	cases(t, &n)
@@ -102,52 +139,67 @@ func TestLineHolds(t *testing.T) {
 		if ids(line) != ids(Order(list)) {
 			t.Fatalf("line %s, order %s", ids(line), ids(Order(list)))
 		}
-		var head *Request
+		var began *Snapshot // when the first behind the head has its turn
+		var head *Head
+		var first Request
+		placed := map[string]bool{}
 		for _, w := range line {
 			d, err := Decide(s, w.Request)
-			if w.Request.Behind != nil {
-				if head == nil {
-					head = w.Request.Behind
-				}
-				if head.Stream != w.Request.Behind.Stream {
-					t.Fatal("two heads")
-				}
-				if err == nil && usableEmpty(s, *head, d) {
+			switch b := w.Request.Behind; {
+			case b == nil && head != nil:
+				t.Fatalf("%s is not behind %s", w.Request.Stream, head.Stream)
+			case b == nil:
+			case head == nil:
+				head, began = b, s.Clone()
+				i := slices.IndexFunc(line, func(w Waiting) bool { return w.Request.Stream == b.Stream })
+				first = line[i].Request
+			case head != b:
+				t.Fatal("two heads")
+			}
+			if head != nil {
+				if err == nil && d.Worker == head.Worker && d.Device == head.Device {
 					t.Fatalf("%s took %s/%s, which is kept for %s", w.Request.Stream, d.Worker, d.Device, head.Stream)
 				}
-			} else if head != nil {
-				t.Fatalf("%s is not behind %s", w.Request.Stream, head.Stream)
+				alone := w.Request
+				alone.Behind, alone.Avoid = nil, []string{head.Worker}
+				if _, free := Decide(s, alone); err != nil && free == nil {
+					t.Fatalf("%s is refused though another worker has room: %v", w.Request.Stream, err)
+				}
 			}
-			if err == nil {
+			if placed[w.Request.Stream] = err == nil; err == nil {
 				s.Apply(d)
 			}
+		}
+		if head == nil || placed[head.Stream] {
+			return
+		}
+		s.Policy.Pack = false
+		drain(s, began, head)
+		first.Stay = head.Worker
+		if d, err := Decide(s, first); err != nil {
+			t.Fatalf("%s is refused though %s/%s has drained: %+v, %v", head.Stream, head.Worker, head.Device, d, err)
 		}
 	})
 }
 
-// usableEmpty asks whether head would fit on a decision's device, were the fleet empty.
-func usableEmpty(s *Snapshot, head Request, d Decision) bool {
-	c := s.Clone()
-	for i := range c.Workers {
-		c.Workers[i].Ledger = map[string]Load{}
-		rep := &c.Workers[i].Report
-		rep.Devices, rep.SessionsUsed = slices.Clone(rep.Devices), nil
-		for j := range rep.Devices {
-			rep.Devices[j].Used = nil
-			if g := rep.Devices[j].GPU; g != nil {
-				empty := *g
-				empty.MemoryUsed = nil
-				rep.Devices[j].GPU = &empty
-			}
+// drain takes from a head's worker all that was there when the device was kept.
+func drain(s, began *Snapshot, head *Head) {
+	w, was := *s.worker(head.Worker), began.worker(head.Worker)
+	ledger := map[string]Load{}
+	for resource, l := range w.Ledger {
+		left := l.Reserved - was.Ledger[resource].Reserved
+		ledger[resource] = Load{Reserved: left, Young: left, Streams: 1}
+	}
+	w.Ledger = ledger
+	rep := &w.Report
+	rep.Devices, rep.SessionsUsed = slices.Clone(rep.Devices), nil
+	for j := range rep.Devices {
+		rep.Devices[j].Used = nil
+		if g := rep.Devices[j].GPU; g != nil {
+			empty := *g
+			empty.MemoryUsed = nil
+			rep.Devices[j].GPU = &empty
 		}
 	}
-	for _, w := range c.Workers {
-		for _, dev := range w.Report.Devices {
-			if w.Report.Worker != d.Worker || dev.ID != d.Device {
-				head.Avoid = append(head.Avoid, w.Report.Worker+"/"+dev.ID)
-			}
-		}
-	}
-	_, err := Decide(c, head)
-	return err == nil
+	s.Put(w)
 }

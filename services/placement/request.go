@@ -27,10 +27,9 @@ type Request struct {
 	Avoid []string
 	// Own is what a commit would give back; it does not count against the stream.
 	Own Own
-	// Behind is the stream that waits first and has lost its patience (see Head),
-	// nil for none: what that one could ever use is kept for it. A Failover
-	// ignores it.
-	Behind *Request
+	// Behind is the stream that waits first and has lost its patience, nil for
+	// none: a device is kept for it. A Failover ignores it.
+	Behind *Head
 }
 
 // Decision is a proposal to commit.
@@ -115,9 +114,9 @@ type query struct {
 	gpuOnly, anywhere bool
 	rules             [][kinds]ruled // by view.labels; nil without rules
 	avoid             []rowRef
-	stay              int // host, -1 for none
-	own               int // host whose rooms Own makes larger, -1 for none
-	behind            *query
+	stay              int    // host, -1 for none
+	own               int    // host whose rooms Own makes larger, -1 for none
+	behind            rowRef // the device that is kept for Behind; host -1 for none
 	// victims, all of one host, are placements that would go for this one.
 	victims   []Own
 	victimsOn int // -1 for none
@@ -137,7 +136,7 @@ func (s *Snapshot) query(r Request) (*query, error) {
 		return nil, fmt.Errorf("prefer: %w", err)
 	}
 	v := s.compiled()
-	q := &query{r: r, s: s, v: v, stay: v.find(r.Stay), own: v.find(r.Own.Worker), victimsOn: -1}
+	q := &query{r: r, s: s, v: v, stay: v.find(r.Stay), own: v.find(r.Own.Worker), behind: rowRef{-1, -1}, victimsOn: -1}
 	q.gpuOnly = slices.ContainsFunc(require, func(r rule) bool { return r.key == stream.DeviceKey && !r.holds(nil, onCPU) })
 	q.price(r.Profile)
 	if len(require)+len(prefer) > 0 {
@@ -161,13 +160,11 @@ func (s *Snapshot) query(r Request) (*query, error) {
 		}
 		q.avoid = append(q.avoid, ref)
 	}
-	if r.Behind != nil && !r.Failover && r.Behind.Stream != r.Stream {
-		head := *r.Behind
-		head.Behind = nil
-		if q.behind, err = s.query(head); err != nil {
-			q.behind = nil // what can't be placed anywhere keeps nothing
-		} else if head.Degrade {
-			q.behind.price(smallest(head.Profile))
+	if h := r.Behind; h != nil && !r.Failover && h.Stream != r.Stream {
+		if host := v.find(h.Worker); host >= 0 {
+			if device := s.deviceIndex(host, h.Device); device >= 0 {
+				q.behind = rowRef{host, device}
+			}
 		}
 	}
 	return q, nil

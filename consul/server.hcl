@@ -32,7 +32,7 @@ dns_config {
   allow_stale     = true
   max_stale       = "30s"
 
-  service_ttl {
+  service_ttl = {
     "*"      = "2s"
     "origin" = "1s" # how soon routers follow a moved origin
   }

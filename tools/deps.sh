@@ -192,7 +192,7 @@ missing_packages() {
         [ -e /usr/include/stdlib.h ] || echo libc6-dev
       fi
       command -v ip >/dev/null || echo iproute2
-      find_nginx >/dev/null || echo nginx-light
+      find_nginx >/dev/null || echo nginx
       ;;
   esac
   case $1 in

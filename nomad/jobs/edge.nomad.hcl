@@ -129,8 +129,13 @@ job "edge" {
       kill_timeout   = "20s"
 
       config {
-        command = var.nginx
-        args    = ["-p", "${NOMAD_TASK_DIR}", "-e", "stderr", "-c", "${NOMAD_TASK_DIR}/nginx.conf"]
+        command = "/bin/sh"
+        args    = ["-ec", "mkdir -p \"$CACHE_DIR\"; exec \"$NGINX\" -p \"$CACHE_DIR\" -e stderr -c \"$NOMAD_TASK_DIR/nginx.conf\""]
+      }
+
+      env {
+        NGINX     = var.nginx
+        CACHE_DIR = var.cache_dir
       }
 
       # A Consul token that may read the service router.
@@ -159,13 +164,13 @@ job "edge" {
             access_log off;
             tcp_nopush on;
             keepalive_timeout 60s;
-            client_body_temp_path {{ env "NOMAD_TASK_DIR" }}/body;
-            proxy_temp_path ${var.cache_dir}/temp;
-            fastcgi_temp_path {{ env "NOMAD_TASK_DIR" }}/fastcgi;
-            uwsgi_temp_path {{ env "NOMAD_TASK_DIR" }}/uwsgi;
-            scgi_temp_path {{ env "NOMAD_TASK_DIR" }}/scgi;
+            client_body_temp_path ${var.cache_dir}/body;
+            proxy_temp_path ${var.cache_dir}/proxy;
+            fastcgi_temp_path ${var.cache_dir}/fastcgi;
+            uwsgi_temp_path ${var.cache_dir}/uwsgi;
+            scgi_temp_path ${var.cache_dir}/scgi;
             proxy_cache_path ${var.cache_dir}/live levels=1:2 keys_zone=live:32m inactive=10m
-                             max_size=${var.cache_mib}m use_temp_path=on;
+                             max_size=${var.cache_mib}m use_temp_path=off;
 
             upstream routers {
               zone routers 256k;

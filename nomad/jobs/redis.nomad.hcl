@@ -24,7 +24,7 @@ variable "data_dir" {
 }
 
 variable "user" {
-  description = "User that Redis runs as; it must own data_dir."
+  description = "User, and group, that Redis runs as."
   type        = string
   default     = "redis"
 }
@@ -111,19 +111,28 @@ job "redis" {
 
       content {
         driver       = "raw_exec"
-        user         = var.user
         kill_signal  = "SIGTERM"
         kill_timeout = "30s"
 
+        # The configuration, with the password, is root's alone: Redis is given it already open, as its input.
         config {
-          command = var.redis_server
-          args    = ["${NOMAD_SECRETS_DIR}/redis.conf"]
+          command = "/bin/sh"
+          args = ["-ec", <<-EOT
+            install -d -o "$REDIS_USER" -g "$REDIS_USER" -m 0700 "$REDIS_DIR"
+            exec setpriv --reuid="$REDIS_USER" --regid="$REDIS_USER" --init-groups "$REDIS_SERVER" - <"$NOMAD_SECRETS_DIR/redis.conf"
+          EOT
+          ]
+        }
+
+        env {
+          REDIS_SERVER = var.redis_server
+          REDIS_USER   = var.user
+          REDIS_DIR    = "${var.data_dir}/${task.key}"
         }
 
         template {
           destination = "secrets/redis.conf"
           perms       = "0600"
-          uid         = -1
           change_mode = "restart"
           data        = <<-EOT
             bind 0.0.0.0

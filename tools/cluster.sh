@@ -29,6 +29,7 @@ port=${DIONYSIA_CLUSTER_PORTS:-20080}
 name=${DIONYSIA_CLUSTER_NAME:-dionysia}
 PATH=$PATH:/usr/sbin:/sbin
 umask 022
+unset CONSUL_HTTP_ADDR CONSUL_HTTP_TOKEN NOMAD_ADDR NOMAD_TOKEN NOMAD_REGION NOMAD_NAMESPACE
 
 say() { printf 'cluster: %s\n' "$*"; }
 die() {

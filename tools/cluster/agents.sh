@@ -103,7 +103,7 @@ agent() {
   shift 2
   ! running "$host-$what" >/dev/null || return 0
   pid=$(running "host-$host")
-  background "$host-$what" nsenter --target "$pid" --net --mount --uts --pid -- env -u CONSUL_HTTP_ADDR -u NOMAD_ADDR "$@"
+  background "$host-$what" nsenter --target "$pid" --net --mount --uts --pid -- "$@"
 }
 
 consul_up() { # HOST

@@ -13,7 +13,8 @@ variables() {
       ingest) printf '{"secret":"%s"}' "$secret" ;;
       *) printf '{"secret":"%s","redis_password":"%s"}' "$secret" "$redis" ;;
     esac | { printf '{"Path":"nomad/jobs/%s","Items":' "$job" && cat && printf '}\n'; } |
-      nomad var put -force -in=json -out=none - >/dev/null
+      nomad var put -force -in=json -out=none - >"$state/log/variables.log" 2>&1 ||
+      die "writing $job's variables failed: $(cat "$state/log/variables.log")"
   done
 }
 
@@ -70,24 +71,29 @@ jobs_up() {
   forward_up
 }
 
-# where SERVICE: host:port of one instance that passes.
+# where SERVICE: host:port of each instance that passes, one a line.
 where() {
   consul watch -type=service -service="$1" -passingonly=true | awk '
-    /"Service": \{/ { service = 1 }
-    service && /"Address":/ { gsub(/[",]/, ""); address = $2 }
-    service && /"Port":/ { gsub(/,/, ""); print address ":" $2; exit }'
+    /"Service": \{/ { address = at = ""; inside = 1 }
+    inside && /"Address":/ && address == "" { gsub(/[",]/, ""); address = $2 }
+    inside && /"Port":/ && at == "" { gsub(/,/, ""); at = $2 }
+    inside && address != "" && at != "" { print address ":" at; inside = 0 }'
 }
 
 forward_up() {
   local ns
   ns=$(netns server)
+  listen() { echo "127.0.0.1:$((port + $1))=$ns,$2"; }
+  stop forward TERM # the instances may be others by now
+  : >"$state/log/forward.log"
   background forward "$state/bin/forward" \
-    "127.0.0.1:$port=$ns,$(where api)" "127.0.0.1:$((port + 1))=$ns,$(where edge)" \
-    "127.0.0.1:$((port + 2))=$ns,$(where router)" "127.0.0.1:$((port + 3))=$ns,$(where ingest)" \
-    "127.0.0.1:$((port + 4))=$ns,127.0.0.1:8500" "127.0.0.1:$((port + 5))=$ns,127.0.0.1:4646"
+    "$(listen 0 "$(address server):8080,$(address ingest):8080")" "$(listen 1 "$(where edge | paste -sd,)")" \
+    "$(listen 2 "$(where router | paste -sd,)")" "$(listen 3 "$(where ingest | paste -sd,)")" \
+    "$(listen 4 127.0.0.1:8500)" "$(listen 5 127.0.0.1:4646)"
+  await 10 "the forwarder" test -s "$state/log/forward.log"
 }
 
-dionysia() { on server env DIONYSIA_API="http://$(where api)" DIONYSIA_TOKEN_FILE="$state/secrets/admin.token" "$state/bin/dionysia" "$@"; }
+dionysia() { on server env DIONYSIA_API="http://$(where api | head -n 1)" DIONYSIA_TOKEN_FILE="$state/secrets/admin.token" "$state/bin/dionysia" "$@"; }
 
 # The test picture, sent from the server's host to the ingest host. ffmpeg reads the key from a file.
 picture_up() {
@@ -103,5 +109,5 @@ picture_up() {
     -f lavfi -i sine=frequency=440:beep_factor=4:sample_rate=48000 \
     -c:v libx264 -preset ultrafast -tune zerolatency -pix_fmt yuv420p -b:v 800k -maxrate 800k -bufsize 800k \
     -g 50 -keyint_min 50 -sc_threshold 0 -c:a aac -b:a 96k -ac 2 \
-    -fpre "$state/secrets/demo.ffpreset" -f flv "rtmp://$(where ingest)/live"
+    -fpre "$state/secrets/demo.ffpreset" -f flv "rtmp://$(where ingest | head -n 1)/live"
 }

@@ -4,10 +4,13 @@
 // connection on to an address in another one: it lets a browser here see what
 // `make cluster` runs in namespaces of its own.
 //
-//	forward 127.0.0.1:20081=/run/netns/host,10.90.0.1:80 …
+//	forward 127.0.0.1:20081=/run/netns/host,10.90.0.1:80,10.90.0.2:80 …
+//
+// The targets are tried in their order. It says "ready" when it listens.
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -29,25 +32,26 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("nothing to forward; give LISTEN=NAMESPACE,TARGET")
+		return fmt.Errorf("nothing to forward; give LISTEN=NAMESPACE,TARGET…")
 	}
 	failed := make(chan error)
 	for _, arg := range args {
 		listen, rest, ok := strings.Cut(arg, "=")
-		netns, target, ok2 := strings.Cut(rest, ",")
-		if !ok || !ok2 {
-			return fmt.Errorf("%q: need LISTEN=NAMESPACE,TARGET", arg)
+		netns, targets, ok2 := strings.Cut(rest, ",")
+		if !ok || !ok2 || targets == "" {
+			return fmt.Errorf("%q: need LISTEN=NAMESPACE,TARGET…", arg)
 		}
 		l, err := net.Listen("tcp", listen)
 		if err != nil {
 			return err
 		}
-		go func() { failed <- serve(l, netns, target) }()
+		go func() { failed <- serve(l, netns, strings.Split(targets, ",")) }()
 	}
+	fmt.Println("ready")
 	return <-failed
 }
 
-func serve(l net.Listener, netns, target string) error {
+func serve(l net.Listener, netns string, targets []string) error {
 	for {
 		in, err := l.Accept()
 		if err != nil {
@@ -55,7 +59,7 @@ func serve(l net.Listener, netns, target string) error {
 		}
 		go func() {
 			defer func() { _ = in.Close() }()
-			out, err := dialIn(netns, target)
+			out, err := dialIn(netns, targets)
 			if err != nil {
 				fmt.Fprintln(os.Stderr, "forward:", err)
 				return
@@ -78,8 +82,8 @@ func join(a, b *net.TCPConn) {
 	both.Wait()
 }
 
-// dialIn connects to target, an IP and port, from inside the namespace.
-func dialIn(netns, target string) (net.Conn, error) {
+// dialIn connects to the first target, an IP and port, that answers inside the namespace.
+func dialIn(netns string, targets []string) (net.Conn, error) {
 	type result struct {
 		conn net.Conn
 		err  error
@@ -98,7 +102,15 @@ func dialIn(netns, target string) (net.Conn, error) {
 			if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
 				return nil, fmt.Errorf("entering %s: %w", netns, err)
 			}
-			return net.DialTimeout("tcp", target, 5*time.Second)
+			var failed []error
+			for _, target := range targets {
+				conn, err := net.DialTimeout("tcp", target, 2*time.Second)
+				if err == nil {
+					return conn, nil
+				}
+				failed = append(failed, err)
+			}
+			return nil, errors.Join(failed...)
 		}()
 		done <- result{conn, err}
 	}()

@@ -6,6 +6,7 @@
 #   tools/cluster.sh env                         print addresses and tokens' files, for a shell to eval
 #   tools/cluster.sh on HOST COMMAND…            run a command on one of its hosts
 #   tools/cluster.sh kill HOST                   kill a host, as when its power fails
+#   tools/cluster.sh job VERB JOB [FLAG…]        nomad job VERB with this cluster's variables, as in: job plan api
 #   tools/cluster.sh logs                        print the last lines of every log
 #
 #   --bare        no test picture
@@ -68,10 +69,11 @@ up() {
   done
   mkdir -p "$state/log" "$state/secrets" "$state/pid"
   chmod 700 "$state/secrets"
+  remember up $$
   printf '%s\n' "$name" >"$state/name"
   printf '%s\n' "$port" >"$state/port"
   build
-  [ -z "$until" ] || background watch setsid "$lib/until.sh" "$until" "$top/tools/cluster.sh" "$state"
+  [ -z "$until" ] || background watch "$lib/until.sh" "$until" "$top/tools/cluster.sh" "$state"
   if [ "$(id -u)" = 0 ]; then
     hosts_up
     agents_up
@@ -80,6 +82,7 @@ up() {
   fi
   jobs_up
   [ -n "$bare" ] || picture_up
+  rm -f "$state/pid/up"
   say "up after $((SECONDS - began)) s"
   urls
 }
@@ -103,6 +106,7 @@ down() {
     return
   }
   [ ! -s "$state/name" ] || name=$(cat "$state/name")
+  stop up KILL # one that is still at it
   stop picture TERM
   stop forward TERM
   stop watch KILL
@@ -159,9 +163,13 @@ case ${1:-} in
   env) env_lines ;;
   on) on "${@:2}" ;;
   kill) host_kill "${2:?which host?}" ;;
+  job)
+    eval "$("$top/tools/deps.sh" env)"
+    job "${@:2}"
+    ;;
   logs) logs "${2:-}" ;;
   *)
-    sed -n '2,25s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '2,26s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
     exit 2
     ;;
 esac

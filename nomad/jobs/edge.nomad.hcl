@@ -172,9 +172,16 @@ job "edge" {
             proxy_cache_path ${var.cache_dir}/live levels=1:2 keys_zone=live:32m inactive=10m
                              max_size=${var.cache_mib}m use_temp_path=off;
 
+            map $uri $stream {
+              ~^/[a-z]+/(?<id>[^/]+) $id;
+              default                $uri;
+            }
+
             upstream routers {
               zone routers 256k;
-              least_conn;
+              # A stream has its router: another one may be half a second behind, and would have to fetch again
+              # what the first one holds.
+              hash $stream consistent;
               {{- range service "router" }}
               server {{ .Address }}:{{ .Port }} max_fails=2 fail_timeout=2s;
               {{- else }}

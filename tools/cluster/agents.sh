@@ -3,11 +3,11 @@
 # host (names, addresses, keys, certificates, tokens) is written here beside them.
 : "${state:?}" "${top:?}" "${DIONYSIA_CONSUL:=}" "${DIONYSIA_NOMAD:=}"
 
-roles() { # HOST: what may run there
+roles() { # HOST: what may run there. Edge, router and worker of a stream are on three hosts this way.
   case $1 in
-    server) echo redis,api,edge ;;
-    ingest) echo ingest,api,edge ;;
-    *) echo worker,router ;;
+    server) echo redis,api,router ;;
+    ingest) echo ingest,api,router ;;
+    *) echo worker,edge ;;
   esac
 }
 

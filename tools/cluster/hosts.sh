@@ -87,7 +87,7 @@ hosts_down() {
     # One whose start was cut off has its id in its own folder alone.
     if [ ! -e "$state/pid/host-$host" ] && [ -s "$state/hosts/$host/pid" ]; then
       pid=$(cat "$state/hosts/$host/pid")
-      case $(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null) in
+      case $({ tr '\0' ' ' <"/proc/$pid/cmdline"; } 2>/dev/null) in
         *"$state/hosts/$host"*) remember "host-$host" "$pid" ;;
       esac
     fi

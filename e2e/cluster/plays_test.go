@@ -71,6 +71,9 @@ func (c *cluster) plays(t *testing.T) {
 	c.threeHosts(t, base+"/live/"+stream+"/master.m3u8", edge.host, first.Worker)
 	(<-played).Expect(t, "ffmpeg through the edge", 10*time.Second, pic.FPS())
 
+	// What a worker has listed and no router has fetched yet, a second's worth at most, dies with its host.
+	// So it is killed when the newest number has just been fetched.
+	w.WaitSegments(t, 1, aWhile)
 	killed := time.Now()
 	c.run(t, "kill", first.Worker)
 	second := c.placement(t, stream, first.Worker)

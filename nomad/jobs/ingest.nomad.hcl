@@ -116,7 +116,7 @@ job "ingest" {
       port "ice" {
         static = var.ice_port
       }
-      port "agent" {} # on loopback
+      port "agent" {}   # on loopback
       port "control" {} # on loopback
     }
 

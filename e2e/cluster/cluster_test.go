@@ -5,7 +5,7 @@ package cluster_test
 
 import (
 	"fmt"
-	"net/http"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -159,7 +159,8 @@ func (c *cluster) down(t *testing.T) {
 	if now := cgroups(); now != c.cgroups {
 		t.Errorf("cgroups were\n%sand are\n%s", c.cgroups, now)
 	}
-	if _, err := http.Get(c.at(1)); err == nil {
+	if conn, err := net.Dial("tcp", strings.TrimPrefix(c.at(1), "http://")); err == nil {
+		_ = conn.Close()
 		t.Error("something still listens on the forwarder's port")
 	}
 }

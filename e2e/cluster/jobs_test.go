@@ -33,7 +33,7 @@ func (c *cluster) jobFiles(t *testing.T) {
 	} {
 		c.run(t, append([]string{"job", "validate"}, v...)...)
 	}
-	if out, err := c.script("job", "validate", "worker", "-var=drain=soon").CombinedOutput(); err == nil {
+	if out, err := c.script("job", "validate", "worker", "-var=kill_timeout=soon").CombinedOutput(); err == nil {
 		t.Errorf("a kill_timeout of \"soon\" is valid:\n%s", out)
 	}
 }

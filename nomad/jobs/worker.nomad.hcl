@@ -90,10 +90,16 @@ variable "memory_mib" {
   default     = 1024
 }
 
-variable "drain" {
-  description = "How long a worker may take to end: kill_timeout. The client's max_kill_timeout must be as long."
+variable "drain_timeout" {
+  description = "How long a worker that is stopped waits for other workers to take its streams."
   type        = string
   default     = "60s"
+}
+
+variable "kill_timeout" {
+  description = "How long it may take to end: drain_timeout and 5 s, 25 s at least. The client's max_kill_timeout must be as long."
+  type        = string
+  default     = "70s"
 }
 
 job "worker" {
@@ -174,7 +180,7 @@ job "worker" {
       user           = "root" # GPAC itself runs as gpac_user
       shutdown_delay = "2s"
       kill_signal    = "SIGTERM"
-      kill_timeout   = var.drain
+      kill_timeout   = var.kill_timeout
 
       config {
         command = var.dionysia
@@ -185,19 +191,20 @@ job "worker" {
       consul {}
 
       env {
-        DIONYSIA_LOG_LEVEL           = var.log_level
-        DIONYSIA_WORKER_ID           = "${node.unique.name}"
-        DIONYSIA_WORKER_LISTEN       = ":${NOMAD_PORT_origin}"
-        DIONYSIA_WORKER_ADVERTISE    = "${attr.unique.network.ip-address}:${NOMAD_PORT_origin}"
-        DIONYSIA_WORKER_RUN_DIR      = "${var.data_dir}/runs"
-        DIONYSIA_WORKER_CACHE_DIR    = "${var.data_dir}/cache"
-        DIONYSIA_GPAC                = var.gpac
-        DIONYSIA_GPAC_USER           = var.gpac_user
-        DIONYSIA_CPU_CAPACITY        = var.cpu_capacity
-        DIONYSIA_REDIS_STATE         = var.redis_state
-        DIONYSIA_REDIS_LIVE          = var.redis_live
-        DIONYSIA_SECRET_FILE         = "${NOMAD_SECRETS_DIR}/cluster.secret"
-        DIONYSIA_REDIS_PASSWORD_FILE = "${NOMAD_SECRETS_DIR}/redis.password"
+        DIONYSIA_LOG_LEVEL            = var.log_level
+        DIONYSIA_WORKER_ID            = "${node.unique.name}"
+        DIONYSIA_WORKER_LISTEN        = ":${NOMAD_PORT_origin}"
+        DIONYSIA_WORKER_ADVERTISE     = "${attr.unique.network.ip-address}:${NOMAD_PORT_origin}"
+        DIONYSIA_WORKER_RUN_DIR       = "${var.data_dir}/runs"
+        DIONYSIA_WORKER_CACHE_DIR     = "${var.data_dir}/cache"
+        DIONYSIA_GPAC                 = var.gpac
+        DIONYSIA_GPAC_USER            = var.gpac_user
+        DIONYSIA_CPU_CAPACITY         = var.cpu_capacity
+        DIONYSIA_WORKER_DRAIN_TIMEOUT = var.drain_timeout
+        DIONYSIA_REDIS_STATE          = var.redis_state
+        DIONYSIA_REDIS_LIVE           = var.redis_live
+        DIONYSIA_SECRET_FILE          = "${NOMAD_SECRETS_DIR}/cluster.secret"
+        DIONYSIA_REDIS_PASSWORD_FILE  = "${NOMAD_SECRETS_DIR}/redis.password"
       }
 
       template {

@@ -5,8 +5,12 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -75,7 +79,7 @@ func (c *cluster) plays(t *testing.T) {
 	// So it is killed when the newest number has just been fetched.
 	w.WaitSegments(t, 1, aWhile)
 	killed := time.Now()
-	c.run(t, "kill", first.Worker)
+	c.kill(t, first.Worker)
 	second := c.placement(t, stream, first.Worker)
 	t.Logf("%s killed → placed on %s: %.1f s", first.Worker, second.Worker, time.Since(killed).Seconds())
 	if second.Epoch <= first.Epoch {
@@ -97,6 +101,24 @@ func (c *cluster) plays(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// kill kills a host's first process, and with it the host, at once.
+func (c *cluster) kill(t *testing.T, host string) {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(c.dir, "pid", "host-"+host))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, _, _ := strings.Cut(string(b), " ")
+	n, err := strconv.Atoi(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(n, syscall.SIGKILL); err != nil {
+		t.Fatalf("killing %s: %v", host, err)
+	}
+	c.run(t, "kill", host) // returns when it is gone
 }
 
 type placed struct {

@@ -1,6 +1,6 @@
 # make help lists what this can do. Parts that are missing are installed or built first (tools/deps.sh).
 #
-#   ARGS   for run, bench and bench-placement: more arguments, as in  make run ARGS=--no-demo
+#   ARGS   for run, cluster, bench and bench-placement: more arguments, as in  make run ARGS=--no-demo
 #   PKG    for test: only these packages, as in      make test PKG=./services/store/... TESTFLAGS='-v -run Reserve'
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -21,6 +21,15 @@ run: ## start everything on this machine, with a test picture to watch
 	@tools/deps.sh run
 	@$(ENV); echo "building bin/dionysia"; go build -o bin/dionysia .
 	@$(ENV); exec bin/dionysia dev $(ARGS)
+
+.PHONY: cluster
+cluster: ## start a Nomad and Consul cluster of four hosts on this machine, with a test picture (as root)
+	@tools/deps.sh cluster
+	@tools/cluster.sh up $(ARGS)
+
+.PHONY: cluster-down
+cluster-down: ## remove every trace of the cluster
+	@tools/cluster.sh down
 
 .PHONY: build
 build: ## build bin/dionysia
@@ -54,7 +63,7 @@ lint: ## check formatting, generated files, imports and the usual mistakes
 	diff <(echo "$$before") <(echo "$$after") || true; exit 1; }
 	@$(ENV); echo "go vet"; go vet ./...
 	@$(ENV); echo "golangci-lint"; "$$DIONYSIA_GOLANGCI_LINT" run ./...
-	@$(ENV); echo "shellcheck"; "$$DIONYSIA_SHELLCHECK" -x tools/deps.sh .ci/run
+	@$(ENV); echo "shellcheck"; "$$DIONYSIA_SHELLCHECK" -x tools/deps.sh tools/cluster.sh tools/cluster/init.sh tools/cluster/until.sh .ci/run
 
 # By hand, on a machine with an NVIDIA card and a GPAC (on PATH, or DIONYSIA_GPAC).
 .PHONY: test-gpu

@@ -2,8 +2,9 @@
 # Gets, or builds, what Dionysia runs on and is checked with. What is there already is used as it is.
 #
 #   tools/deps.sh run              what `make run` needs: Go, Redis, ffmpeg, GPAC, Consul, mediamtx, the players
-#   tools/deps.sh test             the same, and Chromium, gcc and iproute2 for the tests
-#   tools/deps.sh bench            the same as test, and nginx to compare with
+#   tools/deps.sh cluster          the same, and what `make cluster` needs: Nomad, nginx, iproute2
+#   tools/deps.sh test             the same as cluster, and Chromium and gcc for the tests
+#   tools/deps.sh bench            the same as test
 #   tools/deps.sh lint             Go, golangci-lint, shellcheck
 #   tools/deps.sh go               Go alone
 #   tools/deps.sh packages NAME…   as root: only these packages of the distribution
@@ -13,7 +14,7 @@
 # registry, as those two tools are set up here, and is kept in ${XDG_CACHE_HOME:-~/.cache}/dionysia:
 #
 #   go-VERSION/                  a Go toolchain, where the machine's own is too old
-#   bin/NAME-VERSION/NAME        consul, mediamtx, golangci-lint
+#   bin/NAME-VERSION/NAME        consul, nomad, mediamtx, golangci-lint
 #   web-LOCKHASH/                hls.min.js, dash.all.min.js
 #   log/NAME.log                 the last output of each step
 #
@@ -81,6 +82,7 @@ pinned() { # TOOL MODULE: the version that tools/TOOL/go.mod names, without its 
   awk -v m="$2" '$1 == m && $2 ~ /^v/ { print substr($2, 2); exit }' "$tools/$1/go.mod"
 }
 consul_version=$(pinned consul github.com/hashicorp/consul)
+nomad_version=$(pinned nomad github.com/hashicorp/nomad)
 mediamtx_version=$(pinned mediamtx github.com/bluenviron/mediamtx)
 lint_version=$(pinned lint github.com/golangci/golangci-lint/v2)
 
@@ -90,7 +92,7 @@ go_wanted=$(awk '$1 == "go" { print $2 }' "$top/go.mod" "$tools"/*/go.mod | sort
 # given VARIABLE: the path in it, if somebody set it.
 given() { [ -n "${!1:-}" ] && command -v "${!1}"; }
 
-for variable in GO CONSUL MEDIAMTX GPAC REDIS_SERVER FFMPEG FFPROBE NGINX CHROMIUM GOLANGCI_LINT SHELLCHECK; do
+for variable in GO CONSUL NOMAD MEDIAMTX GPAC REDIS_SERVER FFMPEG FFPROBE NGINX CHROMIUM GOLANGCI_LINT SHELLCHECK; do
   variable=DIONYSIA_$variable
   [ -z "${!variable:-}" ] || given "$variable" >/dev/null || die "$variable is set to ${!variable}, which can't be run"
 done
@@ -120,6 +122,19 @@ find_consul() {
     fi
   fi
   command -v "$cache/bin/consul-$consul_version/consul"
+}
+
+find_nomad() {
+  local path version
+  given DIONYSIA_NOMAD && return
+  if path=$(command -v nomad); then
+    version=$("$path" version 2>/dev/null | sed -n 's/^Nomad v//p')
+    if at_least "${version:-0}" 1.10 && ! at_least "$version" 2; then
+      echo "$path"
+      return
+    fi
+  fi
+  command -v "$cache/bin/nomad-$nomad_version/nomad"
 }
 
 # Only the pinned minor version will do: mediamtx renames settings and adds listeners between minors.
@@ -162,7 +177,7 @@ missing_packages() {
   # Any Go can fetch the Go that we need.
   find_go >/dev/null || command -v go >/dev/null || echo golang-go
   case $1 in
-    run | test | bench)
+    run | cluster | test | bench)
       find_redis >/dev/null || echo redis-server
       { find_ffmpeg && find_ffprobe; } >/dev/null || echo ffmpeg
       find_web >/dev/null || command -v npm >/dev/null || echo npm
@@ -170,16 +185,18 @@ missing_packages() {
       ;;
   esac
   case $1 in
-    test | bench)
-      # gcc is for the race detector.
-      command -v gcc >/dev/null || echo gcc
-      [ -e /usr/include/stdlib.h ] || echo libc6-dev
+    cluster | test | bench)
+      # gcc is for Nomad, which has parts in C, and for the race detector.
+      if [ "$1" != cluster ] || ! find_nomad >/dev/null; then
+        command -v gcc >/dev/null || echo gcc
+        [ -e /usr/include/stdlib.h ] || echo libc6-dev
+      fi
       command -v ip >/dev/null || echo iproute2
-      find_chromium >/dev/null || echo chromium
+      find_nginx >/dev/null || echo nginx
       ;;
   esac
   case $1 in
-    bench) find_nginx >/dev/null || echo nginx ;;
+    test | bench) find_chromium >/dev/null || echo chromium ;;
     lint) find_shellcheck >/dev/null || echo shellcheck ;;
   esac
 }
@@ -278,12 +295,12 @@ get_go() {
   find_go >/dev/null || die "the fetched Go in $cache/go-$GO_VERSION does not run"
 }
 
-# build_tool NAME VERSION DIRECTORY PACKAGE FLAG…: a static binary into bin/NAME-VERSION/NAME.
+# build_tool NAME VERSION DIRECTORY PACKAGE FLAG…: a binary into bin/NAME-VERSION/NAME, static unless cgo is 1.
 build_tool() {
   local name=$1 version=$2 dir=$3 package=$4 bin=$cache/bin/$1-$2
   shift 4
   mkdir -p "$bin"
-  quietly "$name" nice env -C "$dir" GOWORK=off CGO_ENABLED=0 "$(find_go)" build -trimpath -ldflags='-s -w' "$@" \
+  quietly "$name" nice env -C "$dir" GOWORK=off CGO_ENABLED="${cgo:-0}" "$(find_go)" build -trimpath -ldflags='-s -w' "$@" \
     -o "$bin/$name.new" "$package"
   mv "$bin/$name.new" "$bin/$name"
   say "built $bin/$name"
@@ -297,6 +314,18 @@ get_consul() {
   fi
   say "building $consul_version (about 5 min on 2 cores)"
   build_tool consul "$consul_version" "$tools/consul" github.com/hashicorp/consul -mod=readonly
+}
+
+# Its exec driver has parts in C: without cgo it doesn't compile.
+get_nomad() {
+  begin "nomad"
+  if find_nomad >/dev/null; then
+    say "$(find_nomad)"
+    return
+  fi
+  say "building $nomad_version (about 6 min on 2 cores)"
+  local cgo=1
+  build_tool nomad "$nomad_version" "$tools/nomad" github.com/hashicorp/nomad -mod=readonly -tags=hashicorpmetrics
 }
 
 # mediamtx's own `go generate` makes files that its module does not hold: they go into a vendored copy.
@@ -365,6 +394,7 @@ print_env() {
     printf 'export PATH=%q:"$PATH"\n' "$(dirname "$go")"
   fi
   show DIONYSIA_CONSUL "$(find_consul || true)"
+  show DIONYSIA_NOMAD "$(find_nomad || true)"
   show DIONYSIA_MEDIAMTX "$(find_mediamtx || true)"
   show DIONYSIA_GPAC "$(find_gpac || true)"
   show DIONYSIA_REDIS_SERVER "$(find_redis || true)"
@@ -388,14 +418,16 @@ lock() {
 }
 
 case ${1:-} in
-  run | test | bench)
+  run | cluster | test | bench)
     lock
     steps=5
+    [ "$1" = run ] || steps=6
     get_packages "$1"
     get_go
     get_web
     get_mediamtx
     get_consul
+    [ "$1" = run ] || get_nomad
     ;;
   lint)
     lock
@@ -420,7 +452,7 @@ case ${1:-} in
     ;;
   env) print_env ;;
   *)
-    sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
     exit 2
     ;;
 esac

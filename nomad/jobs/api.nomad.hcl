@@ -1,0 +1,169 @@
+# The management API with its controller. Any number may run; one leads.
+#
+# Secrets: nomad/jobs/api holds secret, admin_token and redis_password.
+
+variable "datacenters" {
+  description = "Nomad datacenters to run in; * is all."
+  type        = list(string)
+  default     = ["*"]
+}
+
+variable "dionysia" {
+  description = "Path of the program on every node."
+  type        = string
+  default     = "/usr/local/bin/dionysia"
+}
+
+variable "log_level" {
+  description = "trace, debug, info, warn or error."
+  type        = string
+  default     = "info"
+}
+
+variable "redis_state" {
+  description = "Redis for what must last, redis://HOST:PORT/DB. The name is resolved at each connection, so Redis may move."
+  type        = string
+  default     = "redis://redis-state.service.consul:6379/0"
+}
+
+variable "redis_live" {
+  description = "Redis for heartbeats, tasks and notifications."
+  type        = string
+  default     = "redis://redis-live.service.consul:6380/0"
+}
+
+variable "count" {
+  description = "How many run, each on a node of its own."
+  type        = number
+  default     = 1
+}
+
+variable "port" {
+  description = "TCP port. It is the same on each node, so that api.service.consul:PORT is an address; an update needs a node more that has it free."
+  type        = number
+  default     = 8080
+}
+
+job "api" {
+  datacenters = var.datacenters
+  type        = "service"
+  priority    = 80
+
+  constraint {
+    attribute = "${meta.dionysia}"
+    operator  = "set_contains"
+    value     = "api"
+  }
+
+  group "api" {
+    count = var.count
+
+    constraint {
+      operator = "distinct_hosts"
+      value    = "true"
+    }
+
+    # The new ones serve before the old ones go.
+    update {
+      max_parallel      = 1
+      canary            = var.count
+      auto_promote      = true
+      auto_revert       = true
+      health_check      = "checks"
+      min_healthy_time  = "3s"
+      healthy_deadline  = "2m"
+      progress_deadline = "5m"
+    }
+
+    restart {
+      attempts = 10
+      interval = "2m"
+      delay    = "2s"
+      mode     = "delay"
+    }
+
+    reschedule {
+      delay          = "5s"
+      delay_function = "exponential"
+      max_delay      = "1m"
+      unlimited      = true
+    }
+
+    network {
+      port "http" {
+        static = var.port
+      }
+    }
+
+    service {
+      name     = "api"
+      port     = "http"
+      provider = "consul"
+      tags     = ["http", "v1"]
+
+      canary_tags = ["canary"]
+
+      meta {
+        role  = "api"
+        alloc = "${NOMAD_ALLOC_ID}"
+      }
+
+      check {
+        name     = "ready: Redis answers"
+        type     = "http"
+        path     = "/readyz"
+        interval = "1s"
+        timeout  = "1s"
+      }
+    }
+
+    task "api" {
+      driver         = "raw_exec"
+      shutdown_delay = "2s" # out of Consul first, then the signal
+      kill_signal    = "SIGTERM"
+      kill_timeout   = "30s" # the role drains for up to 25 s
+
+      config {
+        command = var.dionysia
+        args    = ["api"]
+      }
+
+      env {
+        DIONYSIA_LOG_LEVEL           = var.log_level
+        DIONYSIA_API_LISTEN          = ":${NOMAD_PORT_http}"
+        DIONYSIA_CONSUL_ADDR         = "off" # Nomad registers it
+        DIONYSIA_REDIS_STATE         = var.redis_state
+        DIONYSIA_REDIS_LIVE          = var.redis_live
+        DIONYSIA_SECRET_FILE         = "${NOMAD_SECRETS_DIR}/cluster.secret"
+        DIONYSIA_ADMIN_TOKEN_FILE    = "${NOMAD_SECRETS_DIR}/admin.token"
+        DIONYSIA_REDIS_PASSWORD_FILE = "${NOMAD_SECRETS_DIR}/redis.password"
+      }
+
+      template {
+        destination = "secrets/cluster.secret"
+        perms       = "0600"
+        change_mode = "noop"
+        data        = "{{ with nomadVar \"nomad/jobs/api\" }}{{ .secret }}{{ end }}"
+      }
+
+      template {
+        destination = "secrets/admin.token"
+        perms       = "0600"
+        change_mode = "noop"
+        data        = "{{ with nomadVar \"nomad/jobs/api\" }}{{ .admin_token }}{{ end }}"
+      }
+
+      template {
+        destination = "secrets/redis.password"
+        perms       = "0600"
+        change_mode = "noop"
+        data        = "{{ with nomadVar \"nomad/jobs/api\" }}{{ .redis_password }}{{ end }}"
+      }
+
+      resources {
+        cpu    = 200
+        memory = 256
+      }
+    }
+  }
+}

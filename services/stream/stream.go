@@ -191,6 +191,11 @@ type RunStatus struct {
 	Restarts   int               `json:"restarts"`
 	Renditions []RenditionStatus `json:"renditions"`
 	LastError  string            `json:"last_error,omitempty"`
+	// Refused says why State is refused, in a word that stays: source, profile,
+	// device (none has the codecs), no_room, pipeline.
+	Refused string `json:"refused,omitempty"`
+	// Media is what the source was found to be; nil while there is none.
+	Media *SourceMedia `json:"media,omitempty"`
 	// Device is where the run encodes: the placement's, or the one that its
 	// worker fell back to.
 	Device    string    `json:"device,omitempty"`

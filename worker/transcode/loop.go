@@ -53,6 +53,10 @@ type loop struct {
 	slowAt  time.Time          // when the run was found too slow; of the same
 	unmoved time.Time          // when an event said that no device takes the run; of the same
 	unknown time.Time          // since when Redis has not known the placement; the manager's
+	missing bool               // Redis was not asked yet why it is not this worker's; under the manager's mu
+
+	saidOf string          // the session that said is of; run's goroutine's
+	said   map[string]bool // events that come once in a session, by text; of the same
 
 	mu        sync.Mutex
 	placement stream.Placement
@@ -64,6 +68,9 @@ type loop struct {
 	runs      uint32 // the current or last one
 	restarts  int
 	lastError string
+	refused   string // RunStatus.Refused
+	told      string // the refusal that an event has told, "" since a run has started
+	media     *stream.SourceMedia
 	ladder    stream.Ladder
 	handle    *origin.RunHandle
 }
@@ -130,7 +137,10 @@ func (l *loop) status() stream.RunStatus {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := stream.RunStatus{Stream: l.id, Epoch: l.epoch, Run: l.runs, State: l.state, Restarts: l.restarts,
-		LastError: l.lastError, Device: l.device, UpdatedAt: time.Now().UTC(), Renditions: []stream.RenditionStatus{}}
+		LastError: l.lastError, Device: l.device, Media: l.media, UpdatedAt: time.Now().UTC(), Renditions: []stream.RenditionStatus{}}
+	if l.state == stream.RunRefused {
+		s.Refused = l.refused
+	}
 	if l.handle == nil {
 		return s
 	}
@@ -248,7 +258,7 @@ func (l *loop) findSource() (found, bool) {
 	p := l.current()
 	url, err := l.url(p.Source.RTSP)
 	if err != nil {
-		l.refuse(err.Error())
+		l.refuse(refusedSource, err.Error())
 		return found{}, false
 	}
 	ctx, cancel := context.WithTimeout(l.ctx, 20*time.Second)
@@ -260,6 +270,7 @@ func (l *loop) findSource() (found, bool) {
 	var no refusal
 	switch {
 	case errors.Is(err, errAbsent):
+		l.probed(nil)
 		l.set(stream.RunWaiting, "")
 		if l.waiting.IsZero() {
 			l.waiting = time.Now()
@@ -271,7 +282,7 @@ func (l *loop) findSource() (found, bool) {
 		l.wait(d)
 		return found{}, false
 	case errors.As(err, &no):
-		l.refuse(no.reason)
+		l.refuse(refusedSource, no.reason)
 		return found{}, false
 	case err != nil:
 		if l.note(err.Error()) {
@@ -282,12 +293,13 @@ func (l *loop) findSource() (found, bool) {
 		return found{}, false
 	}
 	l.waiting = time.Time{}
+	l.probed(&src.media)
 	for _, t := range src.ignored {
-		l.m.event(l.id, "run.track_ignored", "warn", t)
+		l.once(p.Source.Session, "run.track_ignored", "warn", t)
 	}
 	ladder, err := p.Profile.Ladder(src.media)
 	if err != nil {
-		l.refuse(err.Error())
+		l.refuse(refusedProfile, err.Error())
 		return found{}, false
 	}
 	return found{source: src, placement: p, ladder: ladder, full: fullVideo(p, src.media)}, true
@@ -308,11 +320,44 @@ func fullVideo(p stream.Placement, media stream.SourceMedia) []stream.OutVideo {
 	return l.Video
 }
 
-// refuse says, once for each reason, that the source can't be transcoded. It
-// looks again later: another publisher may come.
-func (l *loop) refuse(reason string) {
+// probed notes what the source is.
+func (l *loop) probed(media *stream.SourceMedia) {
 	l.mu.Lock()
-	again := l.state == stream.RunRefused && l.lastError == reason
+	defer l.mu.Unlock()
+	l.media = media
+}
+
+// once sends an event once for a session and text.
+func (l *loop) once(session, typ, level, text string) {
+	if l.said == nil || l.saidOf != session {
+		l.saidOf, l.said = session, map[string]bool{}
+	}
+	if !l.said[typ+text] {
+		l.said[typ+text] = true
+		l.m.event(l.id, typ, level, text)
+	}
+}
+
+// Why a source is refused, as stream.RunStatus.Refused says it.
+const (
+	refusedSource   = "source"   // it can't be transcoded, whatever the profile
+	refusedProfile  = "profile"  // the profile makes nothing of it
+	refusedDevice   = "device"   // no device of the worker has the codecs
+	refusedNoRoom   = "no_room"  // it is dearer than the room that is left
+	refusedPipeline = "pipeline" // GPAC can't be asked for it
+)
+
+// refuse says that the source can't be transcoded: once until a run starts, unless
+// the reason is another one or the session is. Texts of no_room differ each time,
+// for they hold what others hold. It looks again later: another publisher may come.
+func (l *loop) refuse(code, reason string) {
+	l.mu.Lock()
+	told := code + " " + l.placement.Source.Session
+	if code != refusedNoRoom {
+		told += " " + reason
+	}
+	again := l.told == told
+	l.told, l.refused = told, code
 	l.mu.Unlock()
 	l.set(stream.RunRefused, reason)
 	if !again {

@@ -97,6 +97,7 @@ type Manager struct {
 
 	mu      sync.Mutex
 	loops   map[string]*loop         // by stream
+	live    map[*loop]struct{}       // those that have not ended, with those that another one has replaced
 	retired map[string]time.Duration // CPU time of processes that are gone, by device
 }
 
@@ -109,7 +110,7 @@ func New(cfg Config, deps Deps) *Manager {
 		deps.Logger = hclog.NewNullLogger()
 	}
 	m := &Manager{cfg: cfg, store: deps.Store, origin: deps.Origin, dev: deps.Devices, log: deps.Logger, m: newMetrics(deps.Registerer),
-		spawner: newSpawner(), events: make(chan stream.Event, 256), loops: map[string]*loop{}, retired: map[string]time.Duration{}}
+		spawner: newSpawner(), events: make(chan stream.Event, 256), loops: map[string]*loop{}, live: map[*loop]struct{}{}, retired: map[string]time.Duration{}}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	m.wg.Go(m.sendEvents)
 	m.wg.Go(m.report)
@@ -145,8 +146,27 @@ func (m *Manager) reconcile(ctx context.Context, desired []stream.Placement) {
 			want[p.Stream] = p
 		}
 	}
+	for _, l := range m.apply(want) {
+		ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+		p, err := m.store.Placement(ctx, l.id)
+		cancel()
+		m.without(l, p, err)
+	}
+}
+
+// apply makes the loops follow what is wanted, and returns those of which Redis has
+// to be asked why they are not.
+func (m *Manager) apply(want map[string]stream.Placement) (missing []*loop) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	for id, l := range m.loops { // before any begins, which awaits them
+		_, ok := want[id]
+		if l.missing = !ok && !l.over(); l.missing {
+			missing = append(missing, l)
+		} else {
+			l.unknown = time.Time{}
+		}
+	}
 	for id, p := range want {
 		l := m.loops[id]
 		switch {
@@ -160,29 +180,31 @@ func (m *Manager) reconcile(ctx context.Context, desired []stream.Placement) {
 			m.loops[id] = m.begin(p, l)
 		}
 	}
-	for id, l := range m.loops {
-		if _, ok := want[id]; ok || l.over() {
-			l.unknown = time.Time{}
-			continue
+	return missing
+}
+
+// without decides on a loop that is not wanted, given what Redis has of its stream.
+func (m *Manager) without(l *loop, p stream.Placement, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	l.missing = false
+	switch {
+	case l.over():
+	case err == nil && p.Epoch == l.epoch && p.State == stream.PlacementEnded:
+		l.stop("the placement has ended", true)
+	case errors.Is(err, stream.ErrNotFound):
+		// A placement is deleted only after its end. Or Redis has lost its
+		// state, which must not end what viewers watch.
+		if l.unknown.IsZero() {
+			l.unknown = time.Now()
+			l.log.Warn("Redis does not know this placement; going on for a while", "for", forgottenAfter)
 		}
-		p, err := m.store.Placement(ctx, id)
-		switch {
-		case err == nil && p.Epoch == l.epoch && p.State == stream.PlacementEnded:
-			l.stop("the placement has ended", true)
-		case errors.Is(err, stream.ErrNotFound):
-			// A placement is deleted only after its end. Or Redis has lost its
-			// state, which must not end what viewers watch.
-			if l.unknown.IsZero() {
-				l.unknown = time.Now()
-				l.log.Warn("Redis does not know this placement; going on for a while", "for", forgottenAfter)
-			}
-			if time.Since(l.unknown) > forgottenAfter {
-				l.stop("Redis does not know the placement", true)
-			}
-		case err != nil: // unknown: go on
-		case p.Epoch > l.epoch:
-			m.fence(l, p.Epoch)
+		if time.Since(l.unknown) > forgottenAfter {
+			l.stop("Redis does not know the placement", true)
 		}
+	case err != nil: // unknown: go on
+	case p.Epoch > l.epoch:
+		m.fence(l, p.Epoch)
 	}
 }
 
@@ -192,9 +214,11 @@ func (m *Manager) fence(l *loop, epoch uint64) {
 	l.stop(fmt.Sprintf("fenced by epoch %d", epoch), false)
 }
 
-// begin starts the loop of a placement after that of its predecessor.
+// begin starts the loop of a placement after that of its predecessor. The lock is
+// held.
 func (m *Manager) begin(p stream.Placement, before *loop) *loop {
 	l := newLoop(m, p)
+	m.live[l] = struct{}{}
 	m.wg.Go(func() {
 		if before != nil {
 			<-before.done
@@ -202,6 +226,7 @@ func (m *Manager) begin(p stream.Placement, before *loop) *loop {
 		l.run(m.ctx)
 		close(l.done)
 		m.mu.Lock()
+		delete(m.live, l)
 		if m.loops[l.id] == l {
 			delete(m.loops, l.id)
 		}

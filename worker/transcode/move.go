@@ -109,6 +109,7 @@ func (l *loop) book(src found, back *backoff) bool {
 		l.wait(back.next(end{reason: endStart}))
 		return false
 	}
+	code := refusedDevice
 	var err error
 	if missing := (wish{ladder: src.ladder}).missing(d); missing != "" {
 		err = fmt.Errorf("%s can't encode %s", named(d), missing)
@@ -118,7 +119,10 @@ func (l *loop) book(src found, back *backoff) bool {
 	if err == nil || l.moveOn(src, fault{detail: err.Error()}) {
 		return true
 	}
-	l.refuse(err.Error())
+	if errors.Is(err, stream.ErrNoRoom) {
+		code = refusedNoRoom
+	}
+	l.refuse(code, err.Error())
 	return false
 }
 

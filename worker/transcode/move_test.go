@@ -50,6 +50,7 @@ type fakeStore struct {
 	p      stream.Placement
 	calls  []string
 	events []stream.Event
+	gone   func() (stream.Placement, error) // says why the placement is not the worker's; nil: it is
 }
 
 func (s *fakeStore) do(call string, f func() error) error {
@@ -93,9 +94,16 @@ func (s *fakeStore) Reprice(_ context.Context, _ string, _ uint64, reserved []st
 }
 
 func (s *fakeStore) Placements(context.Context, string) (list []stream.Placement, err error) {
-	err = s.do("list", func() error { list = []stream.Placement{s.p}; return nil })
+	err = s.do("list", func() error {
+		if s.gone == nil {
+			list = []stream.Placement{s.p}
+		}
+		return nil
+	})
 	return list, err
 }
+
+func (s *fakeStore) Placement(context.Context, string) (stream.Placement, error) { return s.gone() }
 
 func (s *fakeStore) PutStatus(context.Context, stream.RunStatus) error { return nil }
 
@@ -104,6 +112,21 @@ func (s *fakeStore) AddEvent(_ context.Context, e stream.Event) error {
 	defer s.mu.Unlock()
 	s.events = append(s.events, e)
 	return nil
+}
+
+// count is how many events of a type came before now.
+func (m mover) count(typ string) (n int) {
+	m.m.event("demo", "test.marker", "info", "")
+	m.store.happened("test.marker")
+	m.store.mu.Lock()
+	defer m.store.mu.Unlock()
+	for _, e := range m.store.events {
+		if e.Type == typ {
+			n++
+		}
+	}
+	m.store.events = nil
+	return n
 }
 
 func (s *fakeStore) happened(typ string) string {

@@ -56,6 +56,10 @@ func (b *backoff) next(e end) time.Duration {
 
 // runOnce is one GPAC process from start to end.
 func (l *loop) runOnce(src found) end {
+	l.awaitLeavers()
+	if l.over() {
+		return end{reason: endStopped, detail: "stopped before it began"}
+	}
 	l.mu.Lock()
 	l.runs++
 	id := stream.RunID{Epoch: l.epoch, Run: l.runs}
@@ -68,7 +72,7 @@ func (l *loop) runOnce(src found) end {
 	defer closeRelay()
 	cmd, dir, err := l.prepare(src, id, base)
 	if errors.Is(err, gpac.ErrSpec) {
-		l.refuse(err.Error())
+		l.refuse(refusedPipeline, err.Error())
 		return end{reason: endStart, detail: err.Error()}
 	}
 	if err != nil {
@@ -85,7 +89,7 @@ func (l *loop) runOnce(src found) end {
 	}
 	l.log.Info("GPAC started", "run", id.String(), "pid", proc.pid(), "command", cmd.String())
 	l.mu.Lock()
-	l.handle, l.ladder = handle, src.ladder
+	l.handle, l.ladder, l.told = handle, src.ladder, ""
 	l.mu.Unlock()
 	l.pid.Store(int64(proc.pid()))
 	l.set(stream.RunStarting, "")

@@ -12,10 +12,9 @@
 #   --bare        no test picture
 #   --until PID   take it down when that process has ended
 #
-# As root each host is a set of namespaces (network, mounts, processes, host name) on a bridge that lies in
-# a namespace too: server, ingest, w1 and w2. This machine's own interfaces, addresses and routes are not
-# touched; a forwarder on 127.0.0.1 shows what runs inside. Without root there is one `-dev` agent of
-# Consul and of Nomad on loopback, without ACLs and TLS.
+# It needs root. Each host is a set of namespaces (network, mounts, processes, host name) on a bridge that
+# lies in a namespace too: server, ingest, w1 and w2. This machine's own interfaces, addresses and routes
+# are not touched; a forwarder on 127.0.0.1 shows what runs inside.
 #
 # Everything lies in DIONYSIA_CLUSTER_DIR, ${XDG_STATE_HOME:-~/.local/state}/dionysia/cluster unless set.
 # DIONYSIA_CLUSTER_PORTS is the first of the eight ports on 127.0.0.1 that it takes (20080 unless set), and
@@ -48,8 +47,6 @@ die() {
 . "$lib/acl.sh"
 # shellcheck source=tools/cluster/jobs.sh
 . "$lib/jobs.sh"
-# shellcheck source=tools/cluster/dev.sh
-. "$lib/dev.sh"
 
 up() {
   local bare='' until='' began=$SECONDS
@@ -61,6 +58,7 @@ up() {
     esac
     shift
   done
+  [ "$(id -u)" = 0 ] || die "hosts are network namespaces, which only root can make: run it as root"
   eval "$("$top/tools/deps.sh" env)"
   local part
   for part in CONSUL NOMAD GPAC REDIS_SERVER MEDIAMTX NGINX FFMPEG; do
@@ -74,12 +72,8 @@ up() {
   printf '%s\n' "$port" >"$state/port"
   build
   [ -z "$until" ] || background watch "$lib/until.sh" "$until" "$top/tools/cluster.sh" "$state"
-  if [ "$(id -u)" = 0 ]; then
-    hosts_up
-    agents_up
-  else
-    dev_up
-  fi
+  hosts_up
+  agents_up
   jobs_up
   [ -n "$bare" ] || picture_up
   rm -f "$state/pid/up"
@@ -111,7 +105,6 @@ down() {
   stop forward TERM
   stop watch KILL
   hosts_down
-  dev_down
   if [ -e "$state/kept" ]; then
     die "not everything could be removed; it stays in $state: run this again"
   fi
@@ -169,7 +162,7 @@ case ${1:-} in
     ;;
   logs) logs "${2:-}" ;;
   *)
-    sed -n '2,26s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '2,25s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
     exit 2
     ;;
 esac

@@ -40,9 +40,8 @@ type Store interface {
 	IngestReports(ctx context.Context) ([]store.IngestReport, error)
 	Reports(ctx context.Context) ([]store.ReportSeen, error)
 	ActiveStreams(ctx context.Context) ([]string, error)
-	GetStream(ctx context.Context, id string) (stream.Stream, error)
+	States(ctx context.Context, ids []string, broadcast func(id string) bool) ([]store.State, error)
 	GetProfile(ctx context.Context, name string) (stream.Profile, error)
-	Broadcast(ctx context.Context, id string) (stream.Broadcast, error)
 	PutBroadcast(ctx context.Context, b stream.Broadcast) error
 	Placement(ctx context.Context, id string) (stream.Placement, error)
 	Status(ctx context.Context, id string) (stream.RunStatus, error)
@@ -165,6 +164,7 @@ type Controller struct {
 	repaired  map[string]time.Time // worker → when its ledgers were last repaired
 	moved     time.Time            // when rebalancing last moved something
 	looked    time.Time            // when it last looked for something to move
+	from      string               // the stream that the next turn starts at; "" for the first
 }
 
 const lease = "controller"

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/dionysia-dev/dionysia/services/store"
@@ -62,10 +63,7 @@ func (c *Controller) campaign(ctx context.Context) {
 func (c *Controller) lead(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	c.nodes, c.workers, c.streams = map[string]nodeSeen{}, map[string]*workerSeen{}, map[string]*streamSeen{}
-	c.ledgers, c.view, c.repaired = c.store.NewLedgers(), nil, map[string]time.Time{}
-	c.renewed = c.now()
-	c.holdUntil = c.renewed.Add(c.cfg.Hold)
+	c.begin()
 
 	changed := c.store.Watch(ctx)
 	tick := time.NewTicker(c.cfg.Interval)
@@ -99,6 +97,14 @@ func (c *Controller) lead(ctx context.Context) {
 	}
 }
 
+// begin forgets what an earlier leadership has seen.
+func (c *Controller) begin() {
+	c.nodes, c.workers, c.streams = map[string]nodeSeen{}, map[string]*workerSeen{}, map[string]*streamSeen{}
+	c.ledgers, c.view, c.repaired = c.store.NewLedgers(), nil, map[string]time.Time{}
+	c.from, c.renewed = "", c.now()
+	c.holdUntil = c.renewed.Add(c.cfg.Hold)
+}
+
 // renew extends the lease. leads is false when it is another's; renewed is false
 // while that is not known. A lease that went with its database is taken again:
 // what this leader remembers is what the database has lost.
@@ -118,8 +124,11 @@ func (c *Controller) renew(ctx context.Context) (renewed, leads bool) {
 }
 
 // leading is renew for the middle of a long turn: it asks when a third of the
-// lease has passed.
+// lease has passed. It is false also when ctx is over: nothing can be done then.
 func (c *Controller) leading(ctx context.Context) bool {
+	if ctx.Err() != nil {
+		return false
+	}
 	if c.now().Sub(c.renewed) < c.cfg.LeaseTTL/3 {
 		return true
 	}
@@ -141,12 +150,17 @@ func drain(ch <-chan string) {
 	}
 }
 
+// partFor bounds each part of a turn: observing, the streams, the queue, and what
+// improves and repairs. One that is slow takes nothing from the next.
+const partFor = 10 * time.Second
+
+// chunk is how many streams are read in one round trip.
+const chunk = 500
+
 // turn is one pass of the loop.
 func (c *Controller) turn(ctx context.Context) {
 	start := c.now()
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	snap, err := c.observe(ctx)
+	snap, err := c.look(ctx)
 	if err != nil {
 		c.failing = true
 		c.m.errors.Inc()
@@ -158,18 +172,61 @@ func (c *Controller) turn(ctx context.Context) {
 		c.failing, snap.holding = false, true
 		c.holdUntil = c.now().Add(c.cfg.Hold)
 	}
-	for _, id := range snap.streams() {
+	for _, part := range []func(context.Context, *snapshot){
+		c.reconcileAll,
+		c.serveQueue,
+		func(ctx context.Context, s *snapshot) {
+			c.evacuate(ctx, s)
+			c.restore(ctx, s)
+			c.rebalance(ctx, s)
+			c.repair(ctx, s)
+		},
+	} {
 		if !c.leading(ctx) {
 			return
 		}
-		c.try(id, c.reconcile(ctx, snap, id))
+		pctx, cancel := context.WithTimeout(ctx, partFor)
+		part(pctx, snap)
+		cancel()
 	}
-	c.serveQueue(ctx, snap)
-	c.evacuate(ctx, snap)
-	c.restore(ctx, snap)
-	c.rebalance(ctx, snap)
-	c.repair(ctx, snap)
 	c.m.turn.Observe(c.now().Sub(start).Seconds())
+}
+
+func (c *Controller) look(ctx context.Context) (*snapshot, error) {
+	ctx, cancel := context.WithTimeout(ctx, partFor)
+	defer cancel()
+	return c.observe(ctx)
+}
+
+// reconcileAll brings each stream to where it should be. When it can't finish,
+// the next turn starts where this one stopped.
+func (c *Controller) reconcileAll(ctx context.Context, s *snapshot) {
+	ids := s.streams()
+	at, _ := slices.BinarySearch(ids, c.from)
+	ids = slices.Concat(ids[at:], ids[:at])
+	c.from = ""
+	for id := range s.publishing { // also of those that this turn doesn't come to
+		if st := c.streams[id]; st != nil {
+			st.publishedAt = s.now
+		}
+	}
+	for part := range slices.Chunk(ids, chunk) {
+		states, err := c.store.States(ctx, part, func(id string) bool { st := c.streams[id]; return st == nil || !st.loaded })
+		if err != nil {
+			c.from = part[0]
+			c.m.errors.Inc()
+			c.log.Warn("not all streams were looked at; the next turn goes on there", "stream", part[0], "error", err)
+			return
+		}
+		for i, id := range part {
+			if !c.leading(ctx) {
+				c.from = id
+				c.log.Warn("not all streams were looked at; the next turn goes on there", "stream", id)
+				return
+			}
+			c.try(id, c.reconcile(ctx, s, id, states[i]))
+		}
+	}
 }
 
 // try logs what failed for one stream: the others go on, and the next turn

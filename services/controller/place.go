@@ -35,10 +35,11 @@ type seat struct {
 // place makes sure that a live broadcast has a placement at a worker that can
 // hold it, and that the placement pulls the present session. Those that need
 // another one are left to serveQueue.
-func (c *Controller) place(ctx context.Context, s *snapshot, st *streamSeen, conf stream.Stream, pub publishing) error {
+func (c *Controller) place(ctx context.Context, s *snapshot, st *streamSeen, cur store.State, pub publishing) error {
+	conf := cur.Stream
 	src := stream.Source{Node: pub.node.Node, Session: pub.path.Session, Protocol: pub.path.Protocol, Tracks: pub.path.Tracks,
 		RTMP: "rtmp://" + pub.node.RTMP + "/live/" + conf.ID, RTSP: "rtsp://" + pub.node.RTSP + "/live/" + conf.ID}
-	p, err := c.store.Placement(ctx, conf.ID)
+	p, err := cur.Placement, cur.PlacementErr
 	if err != nil && !errors.Is(err, stream.ErrNotFound) {
 		return fmt.Errorf("reading the placement: %w", err)
 	}

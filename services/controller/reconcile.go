@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/dionysia-dev/dionysia/services/store"
 	"github.com/dionysia-dev/dionysia/services/stream"
 )
 
@@ -20,8 +21,8 @@ import (
 //	                       └──────┘  └── preempted: the broadcast waits on ───┘
 //	                      epoch + 1: worker lost or restarted, epoch lost by Redis,
 //	                                 restored, rebalanced, worker drains
-func (c *Controller) reconcile(ctx context.Context, s *snapshot, id string) error {
-	st, err := c.seen(ctx, id)
+func (c *Controller) reconcile(ctx context.Context, s *snapshot, id string, cur store.State) error {
+	st, err := c.seen(id, cur)
 	if err != nil {
 		return err
 	}
@@ -30,7 +31,7 @@ func (c *Controller) reconcile(ctx context.Context, s *snapshot, id string) erro
 			return err
 		}
 	}
-	conf, err := c.store.GetStream(ctx, id)
+	conf, err := cur.Stream, cur.StreamErr
 	gone := errors.Is(err, stream.ErrNotFound)
 	if err != nil && !gone {
 		return fmt.Errorf("reading the stream: %w", err)
@@ -44,17 +45,17 @@ func (c *Controller) reconcile(ctx context.Context, s *snapshot, id string) erro
 		if err := c.publishing(ctx, st, conf, pub); err != nil {
 			return err
 		}
-		return c.place(ctx, s, st, conf, pub)
+		return c.place(ctx, s, st, cur, pub)
 	}
 	grace := conf.Grace.Duration()
 	if gone || conf.Disabled {
 		grace = 0
 	}
-	return c.absent(ctx, s, st, id, grace)
+	return c.absent(ctx, s, st, id, cur, grace)
 }
 
-// seen loads what is stored of a stream once per leadership.
-func (c *Controller) seen(ctx context.Context, id string) (*streamSeen, error) {
+// seen takes what is stored of a stream's broadcast once per leadership.
+func (c *Controller) seen(id string, cur store.State) (*streamSeen, error) {
 	st, ok := c.streams[id]
 	if !ok {
 		st = &streamSeen{publishedAt: c.now()}
@@ -63,13 +64,12 @@ func (c *Controller) seen(ctx context.Context, id string) (*streamSeen, error) {
 	if st.loaded {
 		return st, nil
 	}
-	b, err := c.store.Broadcast(ctx, id)
-	switch {
+	switch err := cur.BroadcastErr; {
 	case errors.Is(err, stream.ErrNotFound):
 	case err != nil:
 		return nil, fmt.Errorf("reading the broadcast: %w", err)
 	default:
-		st.broadcast = &b
+		st.broadcast = &cur.Broadcast
 	}
 	st.loaded = true
 	return st, nil
@@ -95,7 +95,7 @@ func (c *Controller) publishing(ctx context.Context, st *streamSeen, conf stream
 }
 
 // absent handles a stream with something left and no publisher.
-func (c *Controller) absent(ctx context.Context, s *snapshot, st *streamSeen, id string, grace time.Duration) error {
+func (c *Controller) absent(ctx context.Context, s *snapshot, st *streamSeen, id string, cur store.State, grace time.Duration) error {
 	if b := st.broadcast; b != nil && b.State != stream.BroadcastEnded && !s.holding {
 		away := s.now.Sub(st.publishedAt)
 		if b.State == stream.BroadcastLive {
@@ -113,15 +113,15 @@ func (c *Controller) absent(ctx context.Context, s *snapshot, st *streamSeen, id
 			}
 		}
 	}
-	return c.finish(ctx, s, st, id)
+	return c.finish(ctx, s, st, id, cur)
 }
 
 // finish ends the placement of a broadcast that is over.
-func (c *Controller) finish(ctx context.Context, s *snapshot, st *streamSeen, id string) error {
+func (c *Controller) finish(ctx context.Context, s *snapshot, st *streamSeen, id string, cur store.State) error {
 	if st.broadcast != nil && st.broadcast.State != stream.BroadcastEnded {
 		return nil
 	}
-	p, err := c.store.Placement(ctx, id)
+	p, err := cur.Placement, cur.PlacementErr
 	if errors.Is(err, stream.ErrNotFound) || (err == nil && p.State == stream.PlacementEnded) {
 		delete(c.streams, id) // nothing is left to remember
 		return nil

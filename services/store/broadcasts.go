@@ -22,13 +22,5 @@ func (s *Store) PutBroadcast(ctx context.Context, b stream.Broadcast) error {
 
 // Broadcast returns a stream's current or last broadcast, or ErrNotFound.
 func (s *Store) Broadcast(ctx context.Context, id string) (stream.Broadcast, error) {
-	var b stream.Broadcast
-	raw, err := s.state.Get(ctx, key("broadcast", id)).Result()
-	if err != nil {
-		return b, missing(err, "broadcast of stream", id)
-	}
-	if err := json.Unmarshal([]byte(raw), &b); err != nil {
-		return b, fmt.Errorf("decoding the broadcast of %s: %w", id, err)
-	}
-	return b, nil
+	return decodeBroadcast(id, s.state.Get(ctx, key("broadcast", id)))
 }

@@ -85,7 +85,7 @@ func (w *Worker) Report() capacity.Report {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	r := capacity.Report{Worker: w.cfg.ID, Boot: w.boot, Host: host, Version: w.cfg.Version, Labels: w.cfg.Labels, Origin: net.JoinHostPort(h, strconv.Itoa(port)),
-		Queue: task.Queue(w.cfg.ID), Time: time.Now().UTC(), ClockErrorMillis: w.clockMS, Ready: w.reason == "", Reason: w.reason,
+		NomadNode: w.cfg.NomadNode, Queue: task.Queue(w.cfg.ID), Time: time.Now().UTC(), ClockErrorMillis: w.clockMS, Ready: w.reason == "", Reason: w.reason,
 		Drain: w.drain, GPAC: w.gpac.String(), Runs: w.runs.Epochs()}
 	w.devices.Fill(&r)
 	return r

@@ -61,6 +61,8 @@ type Config struct {
 	// SessionLimit is how many encoder sessions the system's GeForce cards may hold
 	// together: 0 is what the driver is known to allow, -1 no cap.
 	SessionLimit int
+	// NomadNode is the id of the Nomad node that the worker runs on; "" without.
+	NomadNode string
 	// Labels are what streams may require or prefer; see stream.CheckLabel.
 	Labels   map[string]string
 	RunLimit int64 // bytes of one run's directory; 0 is the default

@@ -21,7 +21,7 @@ type held struct {
 func toWorker(seen store.ReportSeen, has held, why string) wire.Worker {
 	r := seen.Report
 	w := wire.Worker{
-		ID: r.Worker, Boot: r.Boot, Host: r.Host, Version: r.Version, Labels: r.Labels, Origin: r.Origin,
+		ID: r.Worker, Boot: r.Boot, Host: r.Host, Version: r.Version, Labels: r.Labels, Origin: r.Origin, NomadNode: nonZero(r.NomadNode),
 		Ready: r.Ready, Reason: nonZero(r.Reason), Drain: why != "", DrainReason: nonZero(why), Gpac: r.GPAC,
 		ClockErrorMs: r.ClockErrorMillis, AgeSeconds: seen.Age.Round(time.Millisecond).Seconds(),
 		Nvml: nonZero(r.NVML), SessionLimit: r.SessionLimit, SessionsUsed: r.SessionsUsed,

@@ -36,6 +36,7 @@ const readyTimeout = 2 * time.Second
 type handlers struct {
 	store    Store
 	ledgers  *store.Ledgers
+	nodes    Nodes
 	policy   placement.Policy
 	logger   hclog.Logger
 	now      func() time.Time

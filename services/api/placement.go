@@ -142,7 +142,7 @@ func (h *handlers) fleet(ctx context.Context) (*placement.Snapshot, error) {
 	s := &placement.Snapshot{Workers: make([]placement.Worker, len(reports))}
 	takers := 0 // as the controller counts them
 	for i, seen := range reports {
-		seen.Drain = seen.Draining() != ""
+		seen.Drain = h.draining(seen) != ""
 		if seen.Ready && !seen.Drain {
 			takers++
 		}

@@ -35,8 +35,16 @@ type Config struct {
 type Deps struct {
 	Store  Store
 	Logger hclog.Logger
+	// Nodes is nil without Nomad.
+	Nodes Nodes
 	// Registry is served at /metrics; nil makes one for this server alone.
 	Registry *prometheus.Registry
+}
+
+// Nodes knows the Nomad nodes that workers run on, by the id that they report.
+type Nodes interface {
+	// Draining says why the node takes nothing new, "" when it does or is not known.
+	Draining(node string) string
 }
 
 // Server is the api role, without the controller.
@@ -60,7 +68,7 @@ func New(config Config, deps Deps) *Server {
 		deps.Registry = prometheus.NewRegistry()
 	}
 	logger := deps.Logger.Named("api")
-	h := &handlers{store: deps.Store, policy: config.Policy, logger: logger, now: func() time.Time { return time.Now().UTC() }}
+	h := &handlers{store: deps.Store, nodes: deps.Nodes, policy: config.Policy, logger: logger, now: func() time.Time { return time.Now().UTC() }}
 	if deps.Store != nil {
 		h.ledgers = deps.Store.NewLedgers()
 	}

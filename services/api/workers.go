@@ -148,7 +148,17 @@ func (h *handlers) worker(ctx context.Context, ledgers *store.Ledgers, seen stor
 	if err != nil {
 		return wire.Worker{}, about(err, "ledger of worker %q", seen.Worker)
 	}
-	return toWorker(seen, held{streams: ledger, loads: ledgers.Load(seen.Worker, nil)}, seen.Draining()), nil
+	return toWorker(seen, held{streams: ledger, loads: ledgers.Load(seen.Worker, nil)}, h.draining(seen)), nil
+}
+
+// draining says why a worker takes nothing new, as the controller sees it; "" when
+// it does.
+func (h *handlers) draining(seen store.ReportSeen) string {
+	why := seen.Draining()
+	if why == "" && h.nodes != nil {
+		why = h.nodes.Draining(seen.NomadNode)
+	}
+	return why
 }
 
 // refreshed are all ledgers as they are now.

@@ -25,6 +25,8 @@ type Report struct {
 	Labels map[string]string `json:"labels,omitempty"`
 	// Origin is the address that the worker registers in Consul, host:port.
 	Origin string `json:"origin"`
+	// NomadNode is the id of the Nomad node that it runs on, "" without Nomad.
+	NomadNode string `json:"nomad_node,omitempty"`
 	// Queue is the asynq queue that it serves.
 	Queue string `json:"queue"`
 	// Time is the worker's clock; Redis TIME minus it is the clock error.

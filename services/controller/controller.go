@@ -71,6 +71,14 @@ type Enqueuer interface {
 // heartbeat is missing. It returns nil when it answers.
 type Prober func(ctx context.Context, r capacity.Report) error
 
+// Nodes knows the Nomad nodes that workers run on, by the id that they report.
+type Nodes interface {
+	// Draining says why the node takes nothing new, "" when it does or is not known.
+	Draining(node string) string
+	// Down is a hint that the node is dead or cut off.
+	Down(node string) bool
+}
+
 // Config says how the controller places streams, and its timing.
 type Config struct {
 	// Holder names this replica in the lease.
@@ -82,6 +90,9 @@ type Config struct {
 	// Suspect is the age of a heartbeat from which a worker is probed directly;
 	// default 2.5 s (workers send two a second).
 	Suspect time.Duration
+	// Nodes is nil without Nomad. A worker on a node that is down is probed when two
+	// fifths of Suspect have passed.
+	Nodes Nodes
 	// Hold is how long a new leader, or one whose Redis was away, waits for
 	// reports before it believes that a publisher or a worker is gone; default 4 s.
 	Hold time.Duration

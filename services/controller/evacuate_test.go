@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -158,4 +159,79 @@ func (f *fleet) reported(id string, ok func(capacity.Report) bool) error {
 		}
 	}
 	return errors.New("not yet")
+}
+
+// nomadNodes is a Nomad that says what a test tells it to.
+type nomadNodes struct {
+	mu       sync.Mutex
+	draining map[string]string
+	down     map[string]bool
+}
+
+func (n *nomadNodes) Draining(node string) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.draining[node]
+}
+
+func (n *nomadNodes) Down(node string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.down[node]
+}
+
+// onNode says on which Nomad node a worker runs.
+func (f *fleet) onNode(worker, node string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.workers[worker].NomadNode = node
+}
+
+// A worker drains with its Nomad node, and takes streams again with it.
+func TestNomadNodeDrains(t *testing.T) {
+	nodes := &nomadNodes{draining: map[string]string{}}
+	f := newFleetWith(t, func(c *Config) { c.Nodes = nodes })
+	ids := f.full(3)
+	f.onNode("w1", "node-1")
+	f.onNode("w2", "node-2")
+	nodes.mu.Lock()
+	nodes.draining["node-1"] = "its Nomad node n1 drains"
+	nodes.mu.Unlock()
+	testkit.Eventually(t, 30*time.Second, "all moves", func() error {
+		for _, id := range ids {
+			if p, err := f.store.Placement(t.Context(), id); err == nil && on("w2")(p) {
+				f.running(p)
+			}
+		}
+		if n := f.at("w2", ids); n != 3 {
+			return fmt.Errorf("%d moved", n)
+		}
+		return nil
+	})
+	f.event("s0", "placement.moved", "worker w1 drains (its Nomad node n1 drains)")
+}
+
+// That a node is down makes the controller ask its worker early. What the worker
+// says counts: one that answers stays.
+func TestNomadNodeIsDown(t *testing.T) {
+	nodes := &nomadNodes{down: map[string]bool{"node-1": true}}
+	f := newFleetWith(t, func(c *Config) { c.Nodes, c.Suspect = nodes, 8*time.Second })
+	f.worker("w1", "boot1", plenty)
+	f.onNode("w1", "node-1")
+	f.stream("show", 15)
+	f.send("show")
+	f.placed("show", "the first placement, though the node is down", on("w1"))
+	f.worker("w2", "boot1", plenty)
+	began := time.Now()
+	f.loseWorker("w1", false)
+	f.placed("show", "the move", on("w2"))
+	if took := time.Since(began); took >= 8*time.Second {
+		t.Errorf("it took %v, no less than without the hint", took)
+	}
+	f.worker("w1", "boot1", plenty)
+	f.onNode("w1", "node-1")
+	f.stream("next", 15)
+	f.worker("w2", "boot1", 1000)
+	f.send("next")
+	f.placed("next", "a stream on the worker that is back, whatever Nomad says", on("w1"))
 }

@@ -24,6 +24,7 @@ type workerSeen struct {
 	report capacity.Report
 	at     time.Time // of its last heartbeat, on our clock
 	lost   bool
+	lostAt time.Time // its last heartbeat when it was found lost
 	probed time.Time
 	drain  string                    // why it takes nothing new, "" when it does
 	stops  bool                      // it drains because it stops
@@ -69,6 +70,10 @@ type snapshot struct {
 	// head is the first that waits and has lost its patience; see placement.Line.
 	head *placement.Head
 }
+
+// beatJitter is more than the time of one heartbeat, of which only the age is
+// known, differs from turn to turn, and less than lies between two of them.
+const beatJitter = 50 * time.Millisecond
 
 // nodeGone is how long an ingest node's last report is believed after it
 // expired in Redis: as long as mediamtx itself keeps a silent publisher.
@@ -116,12 +121,15 @@ func (c *Controller) observe(ctx context.Context) (*snapshot, error) {
 			c.workers[r.Worker] = w
 		}
 		at := now.Add(-r.Age)
-		if w.lost && r.Age < c.cfg.Suspect {
+		if w.lost && r.Age < c.cfg.Suspect && at.Sub(w.lostAt) > beatJitter {
 			w.lost = false
 			c.log.Info("a worker is back", "worker", r.Worker)
 		}
 		w.report, w.at = r.Report, at
 		w.drain, w.stops = r.Draining(), r.Drain
+		if w.drain == "" && c.cfg.Nodes != nil {
+			w.drain = c.cfg.Nodes.Draining(r.NomadNode)
+		}
 		w.report.Drain = w.drain != ""
 	}
 	c.suspect(ctx, now, s.holding)
@@ -149,13 +157,21 @@ func (c *Controller) observe(ctx context.Context) (*snapshot, error) {
 // probeFor bounds the direct probes of a turn, which run all at once.
 const probeFor = time.Second
 
+// patience is the age of a heartbeat from which its worker is probed.
+func (c *Controller) patience(w *workerSeen) time.Duration {
+	if c.cfg.Nodes != nil && c.cfg.Nodes.Down(w.report.NomadNode) {
+		return c.cfg.Suspect * 2 / 5
+	}
+	return c.cfg.Suspect
+}
+
 // suspect probes workers whose heartbeat is missing. A worker is lost when its
 // origin does not answer either; one that answers has only lost Redis. Nothing is
 // decided when ctx is over: no probe has been sent then, or none was waited for.
 func (c *Controller) suspect(ctx context.Context, now time.Time, holding bool) {
 	var ids []string
 	for id, w := range c.workers {
-		if !w.lost && !holding && now.Sub(w.at) >= c.cfg.Suspect && now.Sub(w.probed) >= time.Second {
+		if !w.lost && !holding && now.Sub(w.at) >= c.patience(w) && now.Sub(w.probed) >= time.Second {
 			ids = append(ids, id)
 		}
 	}
@@ -177,7 +193,7 @@ func (c *Controller) suspect(ctx context.Context, now time.Time, holding bool) {
 			c.log.Warn("a worker sends no heartbeat, but its origin answers: left where it is", "worker", id, "age", age)
 			continue
 		}
-		w.lost = true
+		w.lost, w.lostAt = true, w.at
 		c.m.lost.Inc()
 		c.log.Error("a worker is lost: no heartbeat, and its origin does not answer", "worker", id, "age", age, "error", errs[i])
 	}

@@ -882,6 +882,9 @@ type Worker struct {
 	// Labels What the operator says of it; streams may require or prefer them
 	Labels map[string]string `json:"labels"`
 
+	// NomadNode Id of the Nomad node that it runs on; left out without Nomad
+	NomadNode *string `json:"nomad_node,omitempty"`
+
 	// Nvml "ok", or why there is no GPU to see; left out where GPUs were not asked for
 	Nvml *string `json:"nvml,omitempty"`
 

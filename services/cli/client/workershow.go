@@ -37,6 +37,9 @@ func printWorker(t *table, w wire.Worker) {
 	t.row("gpac", w.Gpac)
 	t.row("nvml", orDash(w.Nvml, text))
 	t.row("origin", w.Origin)
+	if w.NomadNode != nil {
+		t.row("nomad node", *w.NomadNode)
+	}
 	t.row("clock error", orUnknown(w.ClockErrorMs, func(ms float64) string { return fmt.Sprintf("%.1f ms", ms) }))
 	t.row("last report", seconds(w.AgeSeconds)+" ago")
 	if w.SessionLimit != nil {

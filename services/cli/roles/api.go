@@ -25,6 +25,7 @@ type API struct {
 	Secret     SecretFlags  `embed:""`
 	Redis      RedisFlags   `embed:"" group:"Redis"`
 	Consul     ConsulFlags  `embed:"" group:"Consul"`
+	Nomad      NomadFlags   `embed:"" group:"Nomad"`
 	Placing    PlacingFlags `embed:"" group:"Placing streams"`
 }
 
@@ -47,8 +48,16 @@ func (f API) Start(ctx context.Context, log hclog.Logger, reg *prometheus.Regist
 		if err != nil {
 			return err
 		}
+		deps := api.Deps{Store: st, Logger: log, Registry: reg}
+		follower, err := f.Nomad.follow(ctx, s, log)
+		if err != nil {
+			return err
+		}
+		if follower != nil { // a nil in an interface would not be nil
+			deps.Nodes, placing.Nodes = follower, follower
+		}
 		srv := api.New(api.Config{Listen: f.Listen, AdminToken: admin, InternalToken: secret.Derive("internal-api"), Policy: f.Placing.Placement()},
-			api.Deps{Store: st, Logger: log, Registry: reg})
+			deps)
 		if err := srv.Start(ctx); err != nil {
 			return err
 		}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/dionysia-dev/dionysia/services/auth"
 	"github.com/dionysia-dev/dionysia/services/discovery"
+	"github.com/dionysia-dev/dionysia/services/nomad"
 	"github.com/dionysia-dev/dionysia/services/store"
 )
 
@@ -164,6 +165,40 @@ func (f ConsulFlags) register(ctx context.Context, s *stack, svc discovery.Servi
 	}
 	s.addErr(log, "the registration in Consul; its check will expire", r.Stop)
 	return nil
+}
+
+// NomadFlags say where Nomad is. TLS is set as for Nomad's own command, by
+// NOMAD_CACERT, NOMAD_CLIENT_CERT, NOMAD_CLIENT_KEY and NOMAD_TLS_SERVER_NAME.
+type NomadFlags struct {
+	Addr  string `name:"nomad-addr" help:"URL of Nomad's HTTP API, such as http://127.0.0.1:4646 or unix:///secrets/api.sock: workers on nodes that drain or are ineligible are drained, those on nodes that are down are probed early. TLS as for nomad itself: NOMAD_CACERT and the like. 'off' uses no Nomad." default:"off" env:"DIONYSIA_NOMAD_ADDR"`
+	Token string `name:"nomad-token-file" help:"File with the Nomad ACL token, read for each request; it needs node:read and, in each namespace, read-job. Empty takes NOMAD_TOKEN." env:"DIONYSIA_NOMAD_TOKEN_FILE" type:"path"`
+}
+
+// client is nil without Nomad.
+func (f NomadFlags) client() (*nomad.Client, error) {
+	if f.Addr == "" || f.Addr == nomad.Off {
+		return nil, nil
+	}
+	opts := nomad.Options{Addr: f.Addr}
+	if f.Token != "" {
+		opts.Token = func() (string, error) { return credential("--nomad-token-file", f.Token) }
+		if _, err := opts.Token(); err != nil {
+			return nil, err
+		}
+	}
+	return nomad.NewClient(opts)
+}
+
+// follow starts a follower for as long as the role runs; nil without Nomad.
+func (f NomadFlags) follow(ctx context.Context, s *stack, log hclog.Logger) (*nomad.Follower, error) {
+	c, err := f.client()
+	if err != nil || c == nil {
+		return nil, err
+	}
+	follower := nomad.NewFollower(c, log)
+	follower.Start(ctx)
+	s.add(follower.Stop)
+	return follower, nil
 }
 
 // NewRegistry returns a metrics registry with the process's and Go's own.

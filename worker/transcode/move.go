@@ -161,8 +161,43 @@ func (l *loop) teach(id string, f fault, pace float64) {
 	if d.Other != nil {
 		inUse += *d.Other // the budget is the capacity less that
 	}
-	l.m.dev.Learn(id, device.Failure{Kind: f.kind, Detail: f.detail, InUse: inUse})
+	x := device.Failure{Kind: f.kind, Detail: f.detail, InUse: inUse}
+	switch f.kind {
+	case device.SessionCap:
+		x.Sessions = l.opened(d)
+	case device.OutOfMemory:
+		x.Memory = l.m.held(nil)[capacity.MemoryResource(id)]
+	}
+	l.m.dev.Learn(id, x)
 	l.log.Warn("a device failed", "device", id, "kind", string(f.kind), "detail", f.detail)
+}
+
+// opened is how many encoder sessions the worker knows of when one more is refused
+// on d: those that its other runs hold, and what NVML has seen of this run's.
+func (l *loop) opened(d capacity.Device) int {
+	n := int(l.m.heldSessions(l))
+	if d.GPU != nil {
+		for _, s := range d.GPU.Sessions {
+			if s.PID != 0 && int64(s.PID) == l.pid.Load() {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// heldSessions is how many sessions of the system's cap the runs but one's hold
+// that have a GPAC.
+func (m *Manager) heldSessions(but *loop) (sum int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for l := range m.live {
+		if l != but && l.pid.Load() != 0 {
+			_, reserved := l.place()
+			sum += sessions(reserved)
+		}
+	}
+	return sum
 }
 
 // elsewhere lists the devices that the run could go on, and says of the others

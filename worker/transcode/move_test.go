@@ -20,6 +20,7 @@ type fakeDevices struct {
 	mu     sync.Mutex
 	report capacity.Report
 	learnt []string
+	last   device.Failure
 }
 
 func (f *fakeDevices) Fill(r *capacity.Report) {
@@ -34,6 +35,7 @@ func (f *fakeDevices) Learn(id string, x device.Failure) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.learnt = append(f.learnt, fmt.Sprintf("%s %s %d", id, x.Kind, x.InUse))
+	f.last = x
 	for i, d := range f.report.Devices {
 		if d.ID == id && x.Kind == device.OpenFailed {
 			f.report.Devices[i].Usable, f.report.Devices[i].Reason = false, x.Detail

@@ -282,6 +282,37 @@ func TestBook(t *testing.T) {
 		}
 		m.at(t, gpu1, true)
 	})
+	t.Run("what was returned comes back", func(t *testing.T) {
+		m := newMover(t, "h264")
+		video := m.src
+		m.src.ladder.Video, m.src.media = nil, stream.SourceMedia{}
+		if !m.book(m.src, &backoff{}) || len(lacking(m.store.p.Reserved, []stream.Reservation{{Resource: "cpu"}, {Resource: capacity.ResourceSessions}})) != 2 {
+			t.Fatalf("sound alone: %+v", m.store.p)
+		}
+		if !m.book(video, &backoff{}) || len(lacking(m.store.p.Reserved, []stream.Reservation{{Resource: "cpu"}, {Resource: capacity.ResourceSessions}})) != 0 {
+			t.Fatalf("with video again: %+v", m.store.p)
+		}
+		m.at(t, gpu1, true)
+	})
+	t.Run("dearer while Redis is away", func(t *testing.T) {
+		m := newMover(t, "h264")
+		m.store.away = true
+		if !m.book(m.src, &backoff{}) || m.store.p.Reserved[0].Amount == 1280*720*30 {
+			t.Fatalf("%+v", m.store.p)
+		}
+		m.store.mu.Lock()
+		m.store.away = false
+		m.store.mu.Unlock()
+		for range 2 {
+			if err := m.m.Sync(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, reserved := m.place()
+		if n := strings.Count(strings.Join(m.store.calls, ","), "record "+gpu1); n != 1 || !slices.Equal(m.store.p.Reserved, reserved) || reserved[0].Amount != 1280*720*30 {
+			t.Errorf("recorded %d times: %v; Redis has %v", n, reserved, m.store.p.Reserved)
+		}
+	})
 	t.Run("a card that is gone", func(t *testing.T) {
 		m := newMover(t, "h264")
 		m.dev.report.Devices = slices.Delete(m.dev.report.Devices, 1, 2)

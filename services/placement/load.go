@@ -20,11 +20,11 @@ func (l Load) Held(used *int64) int64 {
 	return max(l.Reserved, *used+l.Young)
 }
 
-// less is the load without one stream's reservation. used is adjusted with it: a
+// Less is the load without one stream's reservation. used is adjusted with it: a
 // stream that has ramped up takes its part of what is measured along, in
 // proportion to the reservations that have, but no more than it has reserved; one
 // that is young is not in the measurement yet.
-func (l Load) less(amount int64, young bool, used *int64) (Load, *int64) {
+func (l Load) Less(amount int64, young bool, used *int64) (Load, *int64) {
 	amount = min(amount, l.Reserved)
 	if amount <= 0 {
 		return l, used

@@ -160,7 +160,7 @@ func fitsWithout(s *Snapshot, victims []Placed, r Request, at string) bool {
 			}
 			for _, res := range v.Reserved {
 				l, _ := w.Report.Limit(res.Resource)
-				load, used := w.Ledger[res.Resource].less(res.Amount, v.own().Young, l.Used)
+				load, used := w.Ledger[res.Resource].Less(res.Amount, v.own().Young, l.Used)
 				w.Ledger[res.Resource] = load
 				for j := range w.Report.Devices {
 					d := &w.Report.Devices[j]

@@ -116,7 +116,7 @@ func (s *Snapshot) Return(o Own) {
 	s.change(o.Worker, func(ledger map[string]Load) {
 		for _, r := range o.Reserved {
 			if l, ok := ledger[r.Resource]; ok {
-				ledger[r.Resource], _ = l.less(r.Amount, o.Young, nil)
+				ledger[r.Resource], _ = l.Less(r.Amount, o.Young, nil)
 			}
 		}
 	})

@@ -212,7 +212,7 @@ func accountOf(w *Worker, resource string, p Policy) account {
 
 // without is the account when a placement's reservation is given back.
 func (a account) without(given int64, young bool) account {
-	a.load, a.used = a.load.less(given, young, a.used)
+	a.load, a.used = a.load.Less(given, young, a.used)
 	a.held = a.load.Held(a.used)
 	return a
 }

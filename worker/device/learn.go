@@ -38,10 +38,12 @@ type Failure struct {
 	// nothing without it.
 	InUse int64
 	// Sessions is how many encoder sessions the system's cards held when one more
-	// was refused, for SessionCap; 0 takes NVML's count.
+	// was refused, for SessionCap, as far as the worker knows; NVML's count, which may
+	// be from before the run began, is taken when it is more.
 	Sessions int
 	// Memory is how much of the card's memory was in use in bytes, for
-	// OutOfMemory; 0 takes NVML's figure.
+	// OutOfMemory, as far as the worker knows; NVML's figure is taken when it is
+	// more.
 	Memory int64
 }
 
@@ -52,6 +54,9 @@ const (
 	// each time that it happens again, until it has been well for openForgotten.
 	openFirst, openMost = time.Minute, 30 * time.Minute
 	openForgotten       = time.Hour
+	// A device that is too slow again after that keeps its lesson twice as long, up
+	// to capacityMost, until it has been well for openForgotten.
+	capacityMost = 2 * time.Hour
 	// learnedShare is the share of what failed that is tried next.
 	learnedShare       = 0.9
 	learnedMemoryShare = 0.95
@@ -74,6 +79,10 @@ type lessons struct {
 	// last could not.
 	failed   int
 	failedAt time.Time
+	// slow is how often in a row the device was too slow after such a lesson had
+	// been forgotten, and when the last lesson is.
+	slow   int
+	slowAt time.Time
 }
 
 // learn takes in a failure; f's figures are complete. It returns what it taught.
@@ -98,6 +107,8 @@ func (l *lessons) learn(f Failure) (capacity.Learned, bool) {
 		e.Limit, e.Value = limitMemory, int64(float64(f.Memory)*learnedMemoryShare)
 	case (f.Kind == TooSlow || f.Kind == Throttled) && f.InUse > 0:
 		e.Limit, e.Value = limitCapacity, int64(float64(f.InUse)*learnedShare)
+		e.Until = f.At.Add(l.slowFor(f.At))
+		l.slowAt = e.Until
 	default:
 		return e, false
 	}
@@ -109,6 +120,17 @@ func (l *lessons) learn(f Failure) (capacity.Learned, bool) {
 	}
 	l.entries[e.Limit] = e
 	return e, true
+}
+
+// slowFor is how long a capacity that is learned now is kept.
+func (l *lessons) slowFor(now time.Time) time.Duration {
+	switch since := now.Sub(l.slowAt); {
+	case l.slowAt.IsZero() || since > openForgotten:
+		l.slow = 0
+	case since >= 0: // it was forgotten, and the failure is back
+		l.slow++
+	}
+	return min(learnedFor<<min(l.slow, 16), capacityMost)
 }
 
 // at returns what holds at a time, ordered by limit.

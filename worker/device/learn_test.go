@@ -29,6 +29,28 @@ func TestOpenFailuresDouble(t *testing.T) {
 	}
 }
 
+// A device that is too slow again when it has forgotten keeps it for longer.
+func TestSlowLessonsDouble(t *testing.T) {
+	var l lessons
+	now := newClock().now
+	for _, want := range []time.Duration{10, 20, 40, 80, 120, 120} {
+		e, ok := l.learn(Failure{Kind: TooSlow, InUse: 1000, At: now})
+		if got := e.Until.Sub(now); !ok || got != want*time.Minute {
+			t.Fatalf("kept for %s, want %d min", got, want)
+		}
+		// While it is known, another one renews it and doubles nothing.
+		now = now.Add(time.Minute)
+		if again, _ := l.learn(Failure{Kind: Throttled, InUse: 900, At: now}); again.Until.Sub(now) != want*time.Minute {
+			t.Fatalf("renewed for %s, want %d min", again.Until.Sub(now), want)
+		}
+		now = now.Add(want * time.Minute)
+	}
+	now = now.Add(openForgotten + time.Second)
+	if e, _ := l.learn(Failure{Kind: TooSlow, InUse: 1000, At: now}); e.Until.Sub(now) != learnedFor {
+		t.Errorf("after it was well for long: %s", e.Until.Sub(now))
+	}
+}
+
 func TestLessons(t *testing.T) {
 	now := newClock().now
 	until := now.Add(learnedFor)

@@ -196,20 +196,19 @@ func (m *Manager) Learn(device string, f Failure) {
 	}
 }
 
-// complete adds NVML's figures where the failure has none.
+// complete takes NVML's figures where the failure has none, or less.
 func (m *Manager) complete(g *gpu, f Failure) Failure {
 	var r capacity.Report
 	m.Fill(&r)
 	d := g.device()
 	switch {
-	case f.Sessions > 0:
 	case r.SessionsUsed != nil:
-		f.Sessions = *r.SessionsUsed
+		f.Sessions = max(f.Sessions, *r.SessionsUsed)
 	case d.GPU.SessionCount != nil:
-		f.Sessions = *d.GPU.SessionCount
+		f.Sessions = max(f.Sessions, *d.GPU.SessionCount)
 	}
-	if f.Memory == 0 && d.GPU.MemoryUsed != nil {
-		f.Memory = *d.GPU.MemoryUsed
+	if d.GPU.MemoryUsed != nil {
+		f.Memory = max(f.Memory, *d.GPU.MemoryUsed)
 	}
 	return f
 }

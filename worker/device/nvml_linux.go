@@ -125,19 +125,19 @@ func (g *goNVML) card(index int) (card, error) {
 	if r != nvml.SUCCESS {
 		return card{}, gone(g.fail("nvmlDeviceGetUUID", r))
 	}
-	c := card{id: strings.ToLower(uuid), name: "NVIDIA GPU"}
+	c, named := card{id: strings.ToLower(uuid), name: "NVIDIA GPU"}, false
 	if g.has("nvmlDeviceGetName") {
 		if name, r := d.GetName(); r == nvml.SUCCESS {
-			c.name = name
+			c.name, named = name, true
 		}
 	}
-	c.state = func() (capacity.GPUState, error) { return g.state(d, index, c.name) }
+	c.state = func() (capacity.GPUState, error) { return g.state(d, index, c.name, named) }
 	return c, nil
 }
 
 // state asks for all fields. One that fails is unknown; only a card that is gone
 // is an error.
-func (g *goNVML) state(d nvml.Device, index int, name string) (capacity.GPUState, error) {
+func (g *goNVML) state(d nvml.Device, index int, name string, named bool) (capacity.GPUState, error) {
 	// UUIDs may be answered from memory: the queries below tell too.
 	if _, r := d.GetUUID(); r != nvml.SUCCESS {
 		return capacity.GPUState{}, gone(g.fail("nvmlDeviceGetUUID", r))
@@ -151,13 +151,16 @@ func (g *goNVML) state(d nvml.Device, index int, name string) (capacity.GPUState
 		}
 		return r
 	})
-	limited := strings.Contains(name, "GeForce")
+	if limited := strings.Contains(name, "GeForce"); named {
+		s.SessionLimited = &limited
+	}
 	q.ask("nvmlDeviceGetBrand", func() nvml.Return {
 		b, r := d.GetBrand()
-		limited = limited || r == nvml.SUCCESS && (b == nvml.BRAND_GEFORCE || b == nvml.BRAND_GEFORCE_RTX)
+		if limited := b == nvml.BRAND_GEFORCE || b == nvml.BRAND_GEFORCE_RTX; limited || s.SessionLimited == nil {
+			set(r, &s.SessionLimited, limited)
+		}
 		return r
 	})
-	s.SessionLimited = &limited
 	q.askAny([]string{"nvmlDeviceGetPciInfo_v3", "nvmlDeviceGetPciInfo_v2", "nvmlDeviceGetPciInfo"}, func() nvml.Return {
 		p, r := d.GetPciInfo()
 		if bus := text(p.BusId[:]); r == nvml.SUCCESS && bus != "" {

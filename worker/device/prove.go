@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/dionysia-dev/dionysia/worker/gpac"
@@ -51,7 +52,7 @@ func (g *gpu) prove(ctx context.Context, codecs []string) {
 	g.mu.Lock()
 	of := g.kept.key
 	g.mu.Unlock()
-	outcome := map[string]proof{}
+	outcome, capped := map[string]proof{}, false
 	for _, codec := range codecs {
 		_, _, err := encode(ctx, g.cfg.Run, gpac.TestEncode{Codec: codec, GPU: g.id, Width: testWidth, Height: testHeight, Frames: testFrames, Sessions: 1})
 		if ctx.Err() != nil {
@@ -60,11 +61,15 @@ func (g *gpu) prove(ctx context.Context, codecs []string) {
 		p := proof{OK: err == nil, At: g.cfg.Now().UTC()}
 		if err != nil {
 			p.Detail = shorten(encodeWords(err))
+			if old, ok := g.keptThrough(codec, encodeWords(err)); ok {
+				p, capped = old, true
+				g.cfg.Logger.Warn("self-test of an encoder: no session is free; its earlier proof counts", "device", g.id, "codec", codec, "error", err)
+			}
 		}
 		outcome[codec] = p
 		g.cfg.Logger.Info("self-test of an encoder", "device", g.id, "codec", codec, "ok", p.OK, "detail", p.Detail)
 	}
-	if !g.proved(of, outcome) {
+	if !g.proved(of, outcome, capped) {
 		return
 	}
 	g.save()
@@ -87,9 +92,22 @@ func encodeWords(err error) string {
 	return err.Error()
 }
 
+// keptThrough returns the proof that a codec has from before, when the words of its
+// self-test say that all the sessions which the driver allows are in use: what
+// works for others is not broken.
+func (g *gpu) keptThrough(codec, words string) (proof, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	limited := g.state.SessionLimited != nil && *g.state.SessionLimited
+	full := strings.Contains(words, "incompatible client key") || // since driver 530
+		limited && strings.Contains(words, "OpenEncodeSessionEx failed: out of memory")
+	old := g.kept.SelfTest[codec]
+	return old, full && old.OK
+}
+
 // proved takes in what was tested, and is false when the card is not what it was
-// then.
-func (g *gpu) proved(of key, outcome map[string]proof) bool {
+// then. With capped some proofs are old ones, and are to be renewed.
+func (g *gpu) proved(of key, outcome map[string]proof, capped bool) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.kept.key != of {
@@ -109,6 +127,9 @@ func (g *gpu) proved(of key, outcome map[string]proof) bool {
 	default:
 		g.proveAt = g.cfg.Now().Add(min(proveAgain<<min(g.failed, 16), proveAgainMost))
 		g.failed++
+	}
+	if capped {
+		g.all, g.proveAt = true, g.cfg.Now().Add(proveAgain)
 	}
 	return true
 }
@@ -152,8 +173,8 @@ func (g *gpu) calibrate(ctx context.Context) (int64, error) {
 	g.mu.Lock()
 	of, n := g.kept.key, g.engines()
 	sessions := min(engineSessions*n, engineSessionsMost)
-	if g.state.SessionLimited != nil && *g.state.SessionLimited {
-		sessions = min(sessions, sessionCap(g.driver))
+	if limit := g.sessionLimit(); limit > 0 {
+		sessions = min(sessions, limit)
 	}
 	table, tabled := enginePxPerS(g.name, g.architecture())
 	g.mu.Unlock()
@@ -179,6 +200,18 @@ func (g *gpu) calibrate(ctx context.Context) (int64, error) {
 	}
 	g.save()
 	return px, nil
+}
+
+// sessionLimit is how many sessions the card's driver allows as far as is known or
+// configured, 0 without a limit. The lock is held.
+func (g *gpu) sessionLimit() int {
+	switch limited := g.state.SessionLimited != nil && *g.state.SessionLimited; {
+	case !limited || g.cfg.SessionLimit < 0:
+		return 0
+	case g.cfg.SessionLimit > 0:
+		return g.cfg.SessionLimit
+	}
+	return sessionCap(g.driver)
 }
 
 // measuredAs takes in an engine's speed, and is false when the card is not what it

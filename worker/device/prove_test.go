@@ -139,6 +139,18 @@ func TestLearning(t *testing.T) {
 	if l, ok := report().Limit(capacity.MemoryResource(id)); !ok || l.Limit != 19<<30 {
 		t.Errorf("out of memory: %+v, want %d", l, 19<<30)
 	}
+	// NVML's sample is from before the failure: the worker knows of more.
+	m.Learn(id, Failure{Kind: SessionCap, Sessions: 7, Detail: "incompatible client key"})
+	if r := report(); *r.SessionLimit != 5 {
+		t.Errorf("a later figure raised what was learned: %d", *r.SessionLimit)
+	}
+	now.add(learnedFor)
+	memory := int64(21 << 30)
+	m.Learn(id, Failure{Kind: SessionCap, Sessions: 7, Detail: "incompatible client key"})
+	m.Learn(id, Failure{Kind: OutOfMemory, Memory: memory, Detail: "CUDA_ERROR_OUT_OF_MEMORY"})
+	if l, _ := report().Limit(capacity.MemoryResource(id)); *report().SessionLimit != 7 || l.Limit != int64(float64(memory)*learnedMemoryShare) {
+		t.Errorf("%d sessions, memory %+v", *report().SessionLimit, l)
+	}
 	now.add(learnedFor)
 	r := report()
 	d, _ = r.Device(id)

@@ -28,6 +28,8 @@ type wish struct {
 	// itself holds where it is.
 	held map[string]int64
 	own  []stream.Reservation
+	// young says that measurements don't show yet what the run itself uses.
+	young bool
 	// require are the stream's rules, which hold here too.
 	require []stream.Rule
 	// not are devices that it does not go to, with the reason.
@@ -79,7 +81,7 @@ func (w wish) weigh(r capacity.Report, d capacity.Device) (option, string) {
 		if !ok {
 			limit = capacity.Limit{Limit: math.MaxInt64} // nothing bounds it
 		}
-		limit = without(limit, want.Resource, w.own)
+		limit = w.without(limit, want.Resource)
 		o.limits = append(o.limits, limit)
 		taken := w.held[want.Resource]
 		if limit.Used != nil {
@@ -95,12 +97,11 @@ func (w wish) weigh(r capacity.Report, d capacity.Device) (option, string) {
 	return o, ""
 }
 
-// without takes the run's own use out of what is measured of a resource.
-func without(l capacity.Limit, resource string, own []stream.Reservation) capacity.Limit {
-	for _, r := range own {
-		if r.Resource == resource && l.Used != nil {
-			used := max(0, *l.Used-r.Amount)
-			l.Used = &used
+// without takes the run's own part out of what is measured of a resource.
+func (w wish) without(l capacity.Limit, resource string) capacity.Limit {
+	for _, r := range w.own {
+		if r.Resource == resource {
+			_, l.Used = placement.Load{Reserved: w.held[resource] + r.Amount}.Less(r.Amount, w.young, l.Used)
 		}
 	}
 	return l
@@ -119,6 +120,16 @@ func (w wish) missing(d capacity.Device) string {
 		}
 	}
 	return strings.Join(missing, ", ")
+}
+
+// lacking are the resources of want that are not held.
+func lacking(held, want []stream.Reservation) (missing []stream.Reservation) {
+	for _, r := range want {
+		if !slices.ContainsFunc(held, func(h stream.Reservation) bool { return h.Resource == r.Resource }) {
+			missing = append(missing, r)
+		}
+	}
+	return missing
 }
 
 // costing gives what a placement holds the amounts of a cost. A resource that

@@ -54,6 +54,10 @@ func TestChoose(t *testing.T) {
 			r.SessionsUsed = ptr(8)
 			w.own = []stream.Reservation{{Resource: capacity.ResourceSessions, Amount: 1}}
 		}, gpu1 + " " + gpu2 + " cpu", ""},
+		"its own sessions, not opened yet": {[]string{"h264"}, func(r *capacity.Report, w *wish) {
+			r.SessionsUsed, w.young = ptr(8), true
+			w.own = []stream.Reservation{{Resource: capacity.ResourceSessions, Amount: 1}}
+		}, "cpu", "of nvenc-sessions; of 8, 8 are taken"},
 		"a card required": {[]string{"h264"}, func(_ *capacity.Report, w *wish) { w.require = []stream.Rule{"device=gpu"} }, gpu1 + " " + gpu2,
 			"cpu: the stream requires device=gpu"},
 		"no CPU to decode": {[]string{"hevc"}, func(_ *capacity.Report, w *wish) { w.held = map[string]int64{"cpu": 2e8} }, "", "needs 9400320 of cpu"},

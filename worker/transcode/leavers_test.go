@@ -7,6 +7,7 @@ import (
 
 	"github.com/dionysia-dev/dionysia/services/capacity"
 	"github.com/dionysia-dev/dionysia/services/stream"
+	"github.com/dionysia-dev/dionysia/worker/device"
 )
 
 // beside puts another loop that encodes on a device in the manager's books.
@@ -110,5 +111,26 @@ func TestAskingOfOneRunHoldsNobodyUp(t *testing.T) {
 	close(answer)
 	if err := <-synced; err != nil || !m.over() {
 		t.Errorf("%v; its placement has ended", err)
+	}
+}
+
+// What the driver refused is counted by what the worker holds too: NVML's sample
+// may be from before.
+func TestWhatIsTaughtOfSessionsAndMemory(t *testing.T) {
+	m := newMover(t, "h264")
+	m.beside("other", gpu2, stream.Reservation{Resource: capacity.ResourceSessions, Amount: 4})
+	idle := m.beside("idle", gpu2, stream.Reservation{Resource: capacity.ResourceSessions, Amount: 2})
+	idle.pid.Store(0)
+	m.pid.Store(77)
+	m.dev.report.Devices[1].GPU.Sessions = []capacity.EncoderSession{{PID: 77}, {PID: 78}}
+	m.teach(gpu1, fault{kind: device.SessionCap}, 1)
+	if m.dev.last.Sessions != 5 {
+		t.Errorf("%+v", m.dev.last)
+	}
+	m.settleOn(gpu1, []stream.Reservation{{Resource: gpu1, Amount: 1}, {Resource: capacity.MemoryResource(gpu1), Amount: 300}}, true)
+	m.beside("third", gpu1, stream.Reservation{Resource: capacity.MemoryResource(gpu1), Amount: 700})
+	m.teach(gpu1, fault{kind: device.OutOfMemory}, 1)
+	if m.dev.last.Memory != 1000 {
+		t.Errorf("%+v", m.dev.last)
 	}
 }

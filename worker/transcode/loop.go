@@ -51,6 +51,7 @@ type loop struct {
 	waiting time.Time          // since when there has been no source; of the same
 	shunned map[string]shunned // by device; of the same
 	slowAt  time.Time          // when the run was found too slow; of the same
+	began   time.Time          // when the newest GPAC started, zero before the first; of the same
 	unmoved time.Time          // when an event said that no device takes the run; of the same
 	unknown time.Time          // since when Redis has not known the placement; the manager's
 	missing bool               // Redis was not asked yet why it is not this worker's; under the manager's mu

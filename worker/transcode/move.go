@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -135,9 +136,21 @@ func (l *loop) reserve(r capacity.Report, d capacity.Device, c placement.Cost) e
 		return nil
 	}
 	reserved := costing(p.Reserved, c)
+	more := lacking(p.Reserved, c.Reserve(r, d))
 	ctx, cancel := context.WithTimeout(l.ctx, storeTimeout)
 	defer cancel()
-	err := l.m.store.Reprice(ctx, l.id, l.epoch, reserved)
+	var err error
+	if len(more) == 0 {
+		err = l.m.store.Reprice(ctx, l.id, l.epoch, reserved)
+	} else { // such as what was returned while the source was sound alone
+		limits := limitsOf(r, reserved)
+		for i := range limits {
+			limits[i].Used = nil // it may hold the run's own use
+		}
+		limits = append(limits, limitsOf(r, more)...)
+		reserved = append(reserved, more...)
+		err = l.m.store.MoveDevice(ctx, l.id, l.epoch, d.ID, reserved, limits)
+	}
 	switch {
 	case errors.Is(err, stream.ErrNoRoom):
 		return fmt.Errorf("the source costs %d px/s: %w", c.Px, err)
@@ -161,8 +174,43 @@ func (l *loop) teach(id string, f fault, pace float64) {
 	if d.Other != nil {
 		inUse += *d.Other // the budget is the capacity less that
 	}
-	l.m.dev.Learn(id, device.Failure{Kind: f.kind, Detail: f.detail, InUse: inUse})
+	x := device.Failure{Kind: f.kind, Detail: f.detail, InUse: inUse}
+	switch f.kind {
+	case device.SessionCap:
+		x.Sessions = l.opened(d)
+	case device.OutOfMemory:
+		x.Memory = l.m.held(nil)[capacity.MemoryResource(id)]
+	}
+	l.m.dev.Learn(id, x)
 	l.log.Warn("a device failed", "device", id, "kind", string(f.kind), "detail", f.detail)
+}
+
+// opened is how many encoder sessions the worker knows of when one more is refused
+// on d: those that its other runs hold, and what NVML has seen of this run's.
+func (l *loop) opened(d capacity.Device) int {
+	n := int(l.m.heldSessions(l))
+	if d.GPU != nil {
+		for _, s := range d.GPU.Sessions {
+			if s.PID != 0 && int64(s.PID) == l.pid.Load() {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// heldSessions is how many sessions of the system's cap the runs but one's hold
+// that have a GPAC.
+func (m *Manager) heldSessions(but *loop) (sum int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for l := range m.live {
+		if l != but && l.pid.Load() != 0 {
+			_, reserved := l.place()
+			sum += sessions(reserved)
+		}
+	}
+	return sum
 }
 
 // elsewhere lists the devices that the run could go on, and says of the others
@@ -176,7 +224,7 @@ func (l *loop) elsewhere(src found) (fit []option, refused []string) {
 		}
 	}
 	return choose(l.m.devices(), wish{ladder: src.ladder, media: src.media, held: l.m.held(l), own: own,
-		require: l.current().Require, not: not})
+		young: l.began.IsZero() || time.Since(l.began) < stream.RampHold, require: l.current().Require, not: not})
 }
 
 // shunned is why a run does not go to a device, and since when.
@@ -235,7 +283,21 @@ func (l *loop) move(o option) (recorded bool, err error) {
 	return false, nil
 }
 
-// record tells Redis where the runs are that moved while it was away. ctx bounds
+// limitsOf are the limits of a list's resources, in its order. What has none is
+// bounded by nothing.
+func limitsOf(r capacity.Report, list []stream.Reservation) []capacity.Limit {
+	limits := make([]capacity.Limit, len(list))
+	for i, want := range list {
+		var ok bool
+		if limits[i], ok = r.Limit(want.Resource); !ok {
+			limits[i] = capacity.Limit{Limit: math.MaxInt64}
+		}
+	}
+	return limits
+}
+
+// record tells Redis where the runs are, and what they hold, where that changed
+// while it was away. ctx bounds
 // all of it.
 func (m *Manager) record(ctx context.Context) {
 	m.mu.Lock()
@@ -248,32 +310,26 @@ func (m *Manager) record(ctx context.Context) {
 	m.mu.Unlock()
 	for _, l := range moved {
 		id, reserved := l.place()
-		r := m.devices()
-		limits := make([]capacity.Limit, len(reserved))
-		for i, want := range reserved {
-			var ok bool
-			if limits[i], ok = r.Limit(want.Resource); !ok {
-				limits[i] = capacity.Limit{Limit: math.MaxInt64}
-			}
-		}
-		if err := m.store.RecordDevice(ctx, l.id, l.epoch, id, reserved, limits); err != nil {
+		if err := m.store.RecordDevice(ctx, l.id, l.epoch, id, reserved, limitsOf(m.devices(), reserved)); err != nil {
 			l.log.Debug("can't record where the run is", "device", id, "error", err)
 			continue
 		}
 		l.log.Info("recorded where the run is", "device", id)
 		l.mu.Lock()
-		if l.device == id {
+		if l.device == id && slices.Equal(l.reserved, reserved) {
 			l.placement.Device, l.placement.Reserved = id, reserved
 		}
 		l.mu.Unlock()
 	}
 }
 
-// misplaced tells that Redis does not know on which device the run is.
+// misplaced tells that Redis does not know on which device the run is, or what it
+// holds there.
 func (l *loop) misplaced() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return !l.over() && l.placement.State == stream.PlacementPlaced && l.placement.Device != l.device && len(l.reserved) > 0
+	return !l.over() && l.placement.State == stream.PlacementPlaced && len(l.reserved) > 0 &&
+		(l.placement.Device != l.device || !slices.Equal(l.placement.Reserved, l.reserved))
 }
 
 // named is a device as events name it.

@@ -20,6 +20,7 @@ type fakeDevices struct {
 	mu     sync.Mutex
 	report capacity.Report
 	learnt []string
+	last   device.Failure
 }
 
 func (f *fakeDevices) Fill(r *capacity.Report) {
@@ -34,6 +35,7 @@ func (f *fakeDevices) Learn(id string, x device.Failure) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.learnt = append(f.learnt, fmt.Sprintf("%s %s %d", id, x.Kind, x.InUse))
+	f.last = x
 	for i, d := range f.report.Devices {
 		if d.ID == id && x.Kind == device.OpenFailed {
 			f.report.Devices[i].Usable, f.report.Devices[i].Reason = false, x.Detail
@@ -279,6 +281,37 @@ func TestBook(t *testing.T) {
 			t.Errorf("%+v", m.store.p)
 		}
 		m.at(t, gpu1, true)
+	})
+	t.Run("what was returned comes back", func(t *testing.T) {
+		m := newMover(t, "h264")
+		video := m.src
+		m.src.ladder.Video, m.src.media = nil, stream.SourceMedia{}
+		if !m.book(m.src, &backoff{}) || len(lacking(m.store.p.Reserved, []stream.Reservation{{Resource: "cpu"}, {Resource: capacity.ResourceSessions}})) != 2 {
+			t.Fatalf("sound alone: %+v", m.store.p)
+		}
+		if !m.book(video, &backoff{}) || len(lacking(m.store.p.Reserved, []stream.Reservation{{Resource: "cpu"}, {Resource: capacity.ResourceSessions}})) != 0 {
+			t.Fatalf("with video again: %+v", m.store.p)
+		}
+		m.at(t, gpu1, true)
+	})
+	t.Run("dearer while Redis is away", func(t *testing.T) {
+		m := newMover(t, "h264")
+		m.store.away = true
+		if !m.book(m.src, &backoff{}) || m.store.p.Reserved[0].Amount == 1280*720*30 {
+			t.Fatalf("%+v", m.store.p)
+		}
+		m.store.mu.Lock()
+		m.store.away = false
+		m.store.mu.Unlock()
+		for range 2 {
+			if err := m.m.Sync(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, reserved := m.place()
+		if n := strings.Count(strings.Join(m.store.calls, ","), "record "+gpu1); n != 1 || !slices.Equal(m.store.p.Reserved, reserved) || reserved[0].Amount != 1280*720*30 {
+			t.Errorf("recorded %d times: %v; Redis has %v", n, reserved, m.store.p.Reserved)
+		}
 	})
 	t.Run("a card that is gone", func(t *testing.T) {
 		m := newMover(t, "h264")

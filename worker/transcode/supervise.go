@@ -92,6 +92,7 @@ func (l *loop) runOnce(src found) end {
 	l.handle, l.ladder, l.told = handle, src.ladder, ""
 	l.mu.Unlock()
 	l.pid.Store(int64(proc.pid()))
+	l.began = time.Now()
 	l.set(stream.RunStarting, "")
 	l.settle()
 	l.m.event(l.id, "run.started", "info", fmt.Sprintf("run %s on %s: %s", id, l.m.cfg.Worker, describeLadder(src)))

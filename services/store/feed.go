@@ -43,9 +43,7 @@ func (l *Ledgers) follow(ctx context.Context, until string) (changed int, err er
 		// The clock first: what comes now is at most as old as it.
 		l.advance(clock.Val())
 		for _, m := range messages[1:] {
-			if err := l.take(m); err != nil {
-				return changed, err
-			}
+			l.s.unreadable(l.take(m)) // an audit finds what it said
 			l.position = m.ID
 			changed++
 		}
@@ -55,6 +53,17 @@ func (l *Ledgers) follow(ctx context.Context, until string) (changed int, err er
 	}
 }
 
+// unreadable counts and logs what was left out of the view. One bad entry must
+// not keep everything else from being placed.
+func (s *Store) unreadable(err error) {
+	if err == nil {
+		return
+	}
+	s.m.unreadable.Inc()
+	s.log.Error("what is reserved can't be read in full; a repair puts it right", "error", err)
+}
+
+// take records one change of the feed.
 func (l *Ledgers) take(m redis.XMessage) error {
 	field := func(name string) string { v, _ := m.Values[name].(string); return v }
 	h, err := parseHeld(field("amount") + " " + field("ms"))
@@ -122,10 +131,8 @@ func (l *Ledgers) loadWorkers(ctx context.Context, workers []string) (reservatio
 		if err != nil {
 			return 0, fmt.Errorf("worker %s: %w", workers[i], err)
 		}
-		ledger, err := parseLedger(workers[i], out[2:])
-		if err != nil {
-			return 0, err
-		}
+		ledger, bad := parseLedger(workers[i], out[2:])
+		l.s.unreadable(bad) // a commit there is refused until it is repaired
 		for resource, streams := range ledger {
 			for id, h := range streams {
 				l.set(workers[i], resource, id, h)

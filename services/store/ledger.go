@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -35,10 +36,17 @@ type NoRoomError struct {
 	Streams         int
 	// Used is what was measured; nil when unknown or not asked.
 	Used *int64
+	// Unreadable is the stream whose entry in the resource's ledger can't be read;
+	// the numbers are unknown then, and nothing fits until a repair.
+	Unreadable string
 }
 
 // Error gives the numbers.
 func (e *NoRoomError) Error() string {
+	if e.Unreadable != "" {
+		return fmt.Sprintf("%v: %s/%s: the ledger's entry of stream %s can't be read; nothing is reserved there until it is repaired",
+			stream.ErrNoRoom, e.Worker, e.Resource, e.Unreadable)
+	}
 	unit := unitOf(e.Resource)
 	s := fmt.Sprintf("%s/%s: needs %d %s; of %d %s, %d are reserved by %d other streams", e.Worker, e.Resource, e.Needed, unit, e.Limit, unit, e.Reserved, e.Streams)
 	if e.Used != nil {
@@ -177,24 +185,26 @@ func (s *Store) readLedger(ctx context.Context, worker string) (map[string]map[s
 	if err != nil {
 		return nil, "", fmt.Errorf("reading the ledgers of worker %s: %w", worker, err)
 	}
-	ledger, err := parseLedger(worker, out[1:])
-	return ledger, out[0], err
+	ledger, bad := parseLedger(worker, out[1:])
+	return ledger, out[0], bad
 }
 
-// parseLedger decodes resource, stream and value of each entry.
-func parseLedger(worker string, v []string) (map[string]map[string]Held, error) {
+// parseLedger decodes resource, stream and value of each entry. Those that can't
+// be read are left out, and err says which.
+func parseLedger(worker string, v []string) (_ map[string]map[string]Held, err error) {
 	ledger := map[string]map[string]Held{}
 	for i := 0; i+2 < len(v); i += 3 {
-		h, err := parseHeld(v[i+2])
-		if err != nil {
-			return nil, fmt.Errorf("the ledger of %s/%s, stream %s: %w", worker, v[i], v[i+1], err)
+		h, bad := parseHeld(v[i+2])
+		if bad != nil {
+			err = errors.Join(err, fmt.Errorf("the ledger of %s/%s, stream %s: %w", worker, v[i], v[i+1], bad))
+			continue
 		}
 		if ledger[v[i]] == nil {
 			ledger[v[i]] = map[string]Held{}
 		}
 		ledger[v[i]][v[i+1]] = h
 	}
-	return ledger, nil
+	return ledger, err
 }
 
 // parseHeld reads a ledger's value, "<amount> <ms>".

@@ -16,6 +16,8 @@ type metrics struct {
 	seconds *prometheus.HistogramVec
 	errors  *prometheus.CounterVec
 	up      *prometheus.GaugeVec
+	// unreadable counts entries of ledgers and their feed.
+	unreadable prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -27,6 +29,8 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		up: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "dionysia_store_up",
 			Help: "1 when Redis answered the last request, by role."}, []string{"role"}),
 	}
+	m.unreadable = prometheus.NewCounter(prometheus.CounterOpts{Name: "dionysia_store_unreadable_total",
+		Help: "Readings of a worker's ledgers, or of a change to one, that held an entry that can't be read."})
 	if reg == nil {
 		return m, nil
 	}
@@ -37,7 +41,10 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	if m.errors, err = register(reg, m.errors); err != nil {
 		return nil, err
 	}
-	m.up, err = register(reg, m.up)
+	if m.up, err = register(reg, m.up); err != nil {
+		return nil, err
+	}
+	m.unreadable, err = register(reg, m.unreadable)
 	return m, err
 }
 

@@ -77,6 +77,8 @@ func (s *Store) run(ctx context.Context, c *redis.Client, script string, keys []
 	switch out[0] {
 	case "NO_ROOM":
 		return nil, noRoom(out[1:])
+	case "UNREADABLE":
+		return nil, &NoRoomError{Worker: out[1], Resource: out[2], Unreadable: out[3]}
 	case "NO_PROFILE":
 		return nil, &stream.ValidationError{What: "stream", Fields: []stream.FieldError{{Field: "profile", Message: "there is no such profile"}}}
 	}

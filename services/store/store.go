@@ -64,6 +64,7 @@ type Store struct {
 	scripts     map[string]*redis.Script
 	log         hclog.Logger
 	bounds      bounds
+	m           *metrics
 }
 
 // Open makes a Store. It does not wait for Redis and does not fail when Redis
@@ -86,7 +87,7 @@ func Open(_ context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store metrics: %w", err)
 	}
-	s := &Store{scripts: scripts, log: o.Logger.Named("store"), bounds: bounds{known: map[string]uint64{}}}
+	s := &Store{scripts: scripts, m: m, log: o.Logger.Named("store"), bounds: bounds{known: map[string]uint64{}}}
 	if s.state, err = dial("state", o.StateURL, o.Timeout, s.log, m); err != nil {
 		return nil, err
 	}

@@ -44,6 +44,7 @@ local function refusal(worker, resource, stream, amount, limit, used, ms)
   for i = 1, #all, 2 do
     if all[i] ~= stream then
       local a, at = entry(all[i + 1])
+      if not a then return {'UNREADABLE', worker, resource, all[i]} end
       reserved, n = reserved + a, n + 1
       if ms - at < RAMP_HOLD then young = young + a end
     end

@@ -105,6 +105,9 @@ func (c *Controller) restore(ctx context.Context, s *snapshot) {
 	c.m.degraded.Set(float64(degraded))
 }
 
+// maxPreempted is for how many streams a turn makes room by preemption.
+const maxPreempted = 8
+
 // preempt makes room for a stream by ending placements of lower priority, if
 // that is enough; refused is why it has no room without. Their broadcasts go on
 // and wait: the end of a placement that was not told to end its playlists leaves
@@ -114,10 +117,18 @@ func (c *Controller) preempt(ctx context.Context, s *snapshot, w *waiter, refuse
 	if !lower {
 		return false, refused
 	}
+	if _, _, ok := placement.Preempt(c.view, c.allPlaced(ctx, s), w.req); !ok || s.preempted >= maxPreempted {
+		return false, refused
+	}
+	// Nobody is to go because of what has changed since the turn began.
+	if err := c.refreshView(ctx, c.now()); err != nil {
+		return false, err
+	}
 	victims, d, ok := placement.Preempt(c.view, c.allPlaced(ctx, s), w.req)
 	if !ok {
 		return false, refused
 	}
+	s.preempted++
 	for _, v := range slices.Clone(victims) { // leaving changes the list that they are of
 		e := s.seat(v.Request.Stream)
 		if e == nil {
@@ -127,10 +138,11 @@ func (c *Controller) preempt(ctx context.Context, s *snapshot, w *waiter, refuse
 			return false, err
 		}
 	}
-	if err := c.commit(ctx, s, w, d, w.as()); err != nil {
-		return false, err
+	err = c.commit(ctx, s, w, d, w.as())
+	if errors.Is(err, stream.ErrNoRoom) || errors.Is(err, stream.ErrConflict) {
+		err = c.admit(ctx, s, w) // outrun: with the room that is free now, if it is enough
 	}
-	return true, nil
+	return err == nil, err
 }
 
 // park ends a placement without ending its broadcast, which waits from now on.

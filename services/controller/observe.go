@@ -54,6 +54,7 @@ type publishing struct {
 
 // snapshot is one turn's view. The fleet's is the controller's, and is kept.
 type snapshot struct {
+	preempted  int // for how many streams room was made by preemption
 	now        time.Time
 	holding    bool // believe nobody gone
 	settling   bool // commit nothing

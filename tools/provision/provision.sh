@@ -4,19 +4,22 @@
 #
 #   tools/provision/provision.sh [OPTION…] [STEP…]       as root
 #
-#   --role ROLE        server, worker, edge or ingest; may be given several times (default: worker)
-#   --bind ADDRESS     this machine's address in the cluster; without it 90-site.hcl is left to the operator
+#   --role ROLE        server (of Consul and Nomad), redis, api, ingest, worker, router or edge; may be given several
+#                      times (default: worker)
+#   --bind ADDRESS     this machine's address in the cluster; without it the agents' site.hcl is the operator's
 #   --join A,B,C       the addresses of the Consul servers
 #   --servers N        how many servers there are (default: 1)
 #   --without-nomad    systemd runs the roles, by /etc/dionysia/ROLE.env
 #   --from WHERE       release: Consul and Nomad from HashiCorp, checked by tools/versions
 #                      folder: from --binaries (default), as tools/deps.sh built them
 #   --binaries FOLDER  where dionysia, consul, nomad and mediamtx lie (default: bin)
+#   --dns RESOLVER     what resolves .consul on this host: systemd-resolved or dnsmasq, installed where it is
+#                      missing; none; auto (default): one of the two if it is there
 #   --no-nvidia        no driver, even if there is a card
 #   --restart          what changed is restarted; without it, only what does not run yet is started
 #   --check            change nothing; say what would change, and exit with 1 if anything would
 #
-# Steps, in this order, all by default: packages nvidia users system binaries configuration units
+# Steps, in this order, all by default: packages nvidia users system binaries configuration dns units
 #
 # Without a running systemd, as in a chroot or an image, units are enabled for the next boot and sysctls
 # are left alone.
@@ -36,8 +39,8 @@ umask 022
 . "$here/steps.sh"
 
 releases=${DIONYSIA_RELEASES:-https://releases.hashicorp.com}
-all_steps='packages nvidia users system binaries configuration units'
-roles='' bind='' join='' servers=1 nomad=yes from=folder binaries=$top/bin nvidia=yes restart_roles='' steps=''
+all_steps='packages nvidia users system binaries configuration dns units'
+roles='' jobs='' dns=auto bind='' join='' servers=1 nomad=yes from=folder binaries=$top/bin nvidia=yes restart_roles='' steps=''
 restart='' units_changed=''
 
 usage() {
@@ -47,7 +50,7 @@ usage() {
 
 while [ $# -gt 0 ]; do
   case $1 in
-    --role | --bind | --join | --servers | --from | --binaries)
+    --role | --bind | --join | --servers | --dns | --from | --binaries)
       [ $# -ge 2 ] || die "$1 needs a value"
       ;;
   esac
@@ -56,6 +59,7 @@ while [ $# -gt 0 ]; do
     --bind) bind=$2 && shift ;;
     --join) join=$2 && shift ;;
     --servers) servers=$2 && shift ;;
+    --dns) dns=$2 && shift ;;
     --from) from=$2 && shift ;;
     --binaries) binaries=$2 && shift ;;
     --without-nomad) nomad='' ;;
@@ -69,12 +73,15 @@ while [ $# -gt 0 ]; do
 done
 roles=${roles:-worker}
 for role in $roles; do
-  [[ $role =~ ^(server|worker|edge|ingest)$ ]] || die "--role is $role, not server, worker, edge or ingest"
+  [[ $role =~ ^(server|redis|api|ingest|worker|router|edge)$ ]] ||
+    die "--role is $role, not server, redis, api, ingest, worker, router or edge"
+  [ "$role" = server ] || jobs=${jobs:+$jobs,}$role
 done
 for step in $steps; do
   [[ " $all_steps " == *" $step "* ]] || die "there is no step $step, only: $all_steps"
 done
 [[ $servers =~ ^[1-9][0-9]*$ ]] || die "--servers is $servers, not a number from 1"
+[[ $dns =~ ^(systemd-resolved|dnsmasq|none|auto)$ ]] || die "--dns is $dns, not systemd-resolved, dnsmasq, none or auto"
 [[ $from =~ ^(release|folder)$ ]] || die "--from is $from, not release or folder"
 [[ $bind$join =~ ^[0-9A-Za-z.:,-]*$ ]] || die "--bind and --join take addresses, --join with commas between"
 [ "$(id -u)" = 0 ] || die "only root can change this machine"

@@ -6,11 +6,11 @@ has_role() { [[ " $roles " == *" $1 "* ]]; }
 step_packages() {
   local list=(ca-certificates)
   [ "$from" != release ] || list+=(curl unzip)
-  if has_role server; then list+=(redis-server redis-tools); fi
+  if has_role redis; then list+=(redis-server redis-tools); fi
   if has_role worker; then list+=(gpac); fi
   if has_role edge; then list+=(nginx); fi
   packages "${list[@]}"
-  if has_role server; then disable_distribution_unit redis-server.service; fi
+  if has_role redis; then disable_distribution_unit redis-server.service; fi
   if has_role edge; then disable_distribution_unit nginx.service; fi
 }
 
@@ -76,9 +76,7 @@ step_users() {
     put_dir 700 root:root /etc/nomad.d
     put_dir 711 root:root /var/lib/nomad # allocations' users pass through it
   fi
-  if has_role server && [ -z "$nomad" ]; then
-    put_dir 750 redis:redis /var/lib/dionysia-redis
-  fi
+  if has_role redis && [ -z "$nomad" ]; then put_dir 750 redis:redis /var/lib/dionysia/redis; fi
 }
 
 step_system() {
@@ -100,7 +98,7 @@ step_binaries() {
     esac
   done
   from_folder dionysia
-  [ ! -x "$binaries/mediamtx" ] || from_folder mediamtx
+  if has_role ingest; then from_folder mediamtx; fi
 }
 
 from_folder() {
@@ -137,46 +135,67 @@ from_release() {
   restart="$restart $name"
 }
 
-# step_configuration: the files of consul/ and nomad/agent/, but those of the other kind of agent, and this
-# machine's own in 90-site.hcl.
+# step_configuration: the files of consul/ and nomad/agent/ for this machine's kinds of agent, and site.hcl with
+# what its options say. Agents read a folder's files by name, a later one wins: site.hcl comes after server.hcl and
+# client.hcl. Keys, certificates and tokens are the operator's, in host.hcl (docs/operations/cluster.md).
 step_configuration() {
-  local kind=client other=server
-  if has_role server; then kind=server other=client; fi
-  configuration consul "$top/consul" /etc/consul.d root:consul "$other"
-  site consul /etc/consul.d root:consul < <(site_consul "$kind")
+  local kind=client
+  if has_role server; then kind=server; fi
+  put_configuration consul "$top/consul/$kind.hcl" /etc/consul.d root:consul
+  put_site consul /etc/consul.d root:consul < <(site_consul)
   [ -n "$nomad" ] || return 0
-  configuration nomad "$top/nomad/agent" /etc/nomad.d root:root "$other"
-  site nomad /etc/nomad.d root:root < <(site_nomad "$kind")
+  if has_role server; then put_configuration nomad "$top/nomad/agent/server.hcl" /etc/nomad.d root:root; fi
+  [ -z "$jobs" ] || put_configuration nomad "$top/nomad/agent/client.hcl" /etc/nomad.d root:root
+  put_site nomad /etc/nomad.d root:root < <(site_nomad)
 }
 
-configuration() { # NAME FOLDER TARGET OWNER OTHER
-  local file
-  for file in "$2"/*.hcl; do
-    [ -e "$file" ] || continue
-    case $(basename "$file") in "$5"*) continue ;; esac
-    if put_copy 640 "$4" "$file" "$3/$(basename "$file")"; then restart="$restart $1"; fi
-  done
+put_configuration() { # PROGRAM FILE TARGET OWNER
+  [ -e "$2" ] || die "$2 is missing"
+  if put_copy 640 "$4" "$2" "$3/$(basename "$2")"; then restart="$restart $1"; fi
 }
 
-site() { # NAME TARGET OWNER: its content comes on stdin; without --bind the file is the operator's
+put_site() { # PROGRAM TARGET OWNER: its content comes on stdin; without --bind the file is the operator's
   [ -n "$bind" ] || return 0
-  if put_file 640 "$3" "$2/90-site.hcl"; then
-    restart="$restart $1"
-  fi
+  if put_file 640 "$3" "$2/site.hcl"; then restart="$restart $1"; fi
 }
 
-# hcl_list A,B: ["A", "B"]
-hcl_list() { printf '["%s"]' "${1//,/\", \"}"; }
-
-site_consul() { # KIND
-  printf 'bind_addr = "%s"\n' "$bind"
-  [ -z "$join" ] || printf 'retry_join = %s\n' "$(hcl_list "$join")"
-  [ "$1" = client ] || printf 'bootstrap_expect = %d\n' "$servers"
+site_consul() {
+  printf 'bind_addr  = "%s"\n' "$bind"
+  [ -z "$join" ] || printf 'retry_join = ["%s"]\n' "${join//,/\", \"}"
+  if has_role server; then printf 'bootstrap_expect = %d\n' "$servers"; fi
 }
 
-site_nomad() { # KIND
+# Nomad's servers find each other through Consul.
+site_nomad() {
   printf 'advertise {\n  http = "%s"\n  rpc  = "%s"\n  serf = "%s"\n}\n' "$bind" "$bind" "$bind"
-  [ "$1" = client ] || printf 'server {\n  bootstrap_expect = %d\n}\n' "$servers"
+  if has_role server; then printf 'server {\n  bootstrap_expect = %d\n}\n' "$servers"; fi
+  [ -z "$jobs" ] || printf 'client {\n  meta {\n    dionysia = "%s"\n  }\n}\n' "$jobs"
+}
+
+# step_dns: names under .consul, which the jobs use, are the host's own agent's.
+step_dns() {
+  local resolver=$dns
+  [ "$resolver" != systemd-resolved ] || packages systemd-resolved
+  if [ "$resolver" = auto ]; then
+    resolver=none
+    [ ! -x /lib/systemd/systemd-resolved ] || resolver=systemd-resolved
+    [ ! -x /usr/sbin/dnsmasq ] || resolver=dnsmasq
+  fi
+  case $resolver in
+    systemd-resolved)
+      put_dir 755 root:root /etc/systemd/resolved.conf.d
+      put_dns "$top/consul/dns/systemd-resolved.conf" /etc/systemd/resolved.conf.d/consul.conf
+      ;;
+    dnsmasq)
+      packages dnsmasq
+      put_dns "$top/consul/dns/dnsmasq.conf" /etc/dnsmasq.d/10-consul.conf
+      ;;
+    none) echo "            this host does not resolve .consul: see --dns" ;;
+  esac
+}
+
+put_dns() { # FILE TARGET
+  if put_copy 644 root:root "$1" "$2" && has_systemd; then systemctl try-restart "$resolver"; fi
 }
 
 step_units() {
@@ -186,7 +205,7 @@ step_units() {
     put_unit nomad
   else
     for unit in $(bare_units); do put_unit "$unit"; done
-    if has_role server && put_copy 640 root:redis "$files/redis.conf" /etc/dionysia/redis.conf; then
+    if has_role redis && put_copy 640 root:redis "$files/redis.conf" /etc/dionysia/redis.conf; then
       restart="$restart dionysia-redis"
     fi
   fi
@@ -195,10 +214,11 @@ step_units() {
 
 # bare_units: without Nomad, systemd runs the roles.
 bare_units() {
-  if has_role server; then echo dionysia-redis dionysia-api; fi
+  if has_role redis; then echo dionysia-redis; fi
+  if has_role api; then echo dionysia-api; fi
   if has_role ingest; then echo mediamtx dionysia-ingest; fi
   if has_role worker; then echo dionysia-worker; fi
-  if has_role edge; then echo dionysia-router; fi
+  if has_role router; then echo dionysia-router; fi
 }
 
 put_unit() {
@@ -210,13 +230,14 @@ put_unit() {
 }
 
 # start_units: where systemd runs. A unit whose configuration is still missing is skipped by its own
-# condition. Roles run as long as their streams: a new dionysia takes their place only with --restart.
+# condition. Roles run as long as their streams: a new program takes their place only with --restart.
 start_units() {
   has_systemd && [ -z "$check" ] || return 0
+  local unit program
   [ -z "$units_changed" ] || systemctl daemon-reload
-  local unit
   for unit in consul ${nomad:+nomad} $([ -n "$nomad" ] || bare_units); do
-    if [ -n "$restart_roles" ] && [[ " $restart " == *" $unit "* ]]; then
+    program=${unit%%-*} # a new dionysia concerns each of its roles
+    if [ -n "$restart_roles" ] && [[ " $restart " == *" $unit "* || " $restart " == *" $program "* ]]; then
       systemctl restart "$unit"
     else
       systemctl start "$unit"

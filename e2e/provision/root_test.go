@@ -1,0 +1,207 @@
+package provision
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dionysia-dev/dionysia/e2e/kit"
+)
+
+// allRoles are what provision.sh is told to make of the machine.
+const allRoles = "--role server --role redis --role api --role ingest --role worker --role router --role edge"
+
+// basePackages are in the root beside debootstrap's smallest set: what every
+// machine has that is reached over SSH.
+const basePackages = "ca-certificates,systemd,openssh-server,openssh-client"
+
+// A root is a Debian or Ubuntu in a folder.
+type root struct {
+	dir  string
+	bin  string // the programs, /mnt/bin in the root
+	repo string // this repository, /mnt/repo in the root
+}
+
+// newRoot unpacks a root in which the distribution's packages are installed
+// and nothing else of Dionysia.
+//
+// It is made the first time by provision.sh itself, and kept as a tarball named by
+// what it is made from.
+func newRoot(t *testing.T) *root {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("only root can make a chroot: run the tests as root, or leave ./e2e/provision out as `make test` does")
+	}
+	r := &root{dir: filepath.Join(t.TempDir(), "root"), bin: binaries(t), repo: kit.RepoRoot()}
+	tarball := tarballPath(t)
+	if _, err := os.Stat(tarball); err != nil {
+		r.build(t, tarball)
+		return r
+	}
+	if err := os.MkdirAll(r.dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	run(t, exec.Command("tar", "-C", r.dir, "-xf", tarball))
+	return r
+}
+
+// build makes the root and the tarball.
+func (r *root) build(t *testing.T, tarball string) {
+	t.Helper()
+	start := time.Now()
+	suite, mirror := distribution(t)
+	components := "main"
+	if suite == "noble" {
+		components = "main,universe"
+	}
+	// dpkg need not wait for the disk after each file: a root that is lost is made again.
+	unsafe := filepath.Join(r.dir, "etc/dpkg/dpkg.cfg.d/unsafe-io")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(unsafe), 0o755), os.WriteFile(unsafe, []byte("force-unsafe-io\n"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	run(t, exec.Command("unshare", "--mount", "--propagation", "private",
+		"debootstrap", "--variant=minbase", "--components="+components, "--include="+basePackages,
+		suite, r.dir, mirror))
+	t.Logf("debootstrap took %v", time.Since(start).Round(time.Second))
+	for _, file := range []string{"/etc/resolv.conf", "/etc/hosts"} {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(r.dir+file, content, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start = time.Now()
+	t.Log(r.must(t, "sh", "-ec", "apt-get -q -y update >/dev/null; /mnt/repo/tools/provision/provision.sh "+allRoles+" packages; apt-get clean"))
+	t.Logf("the packages took %v", time.Since(start).Round(time.Second))
+
+	old, _ := filepath.Glob(filepath.Join(filepath.Dir(tarball), "provision-*.tar"))
+	for _, file := range old {
+		_ = os.Remove(file)
+	}
+	run(t, exec.Command("tar", "-C", r.dir, "-cf", tarball+".new", "."))
+	if err := os.Rename(tarball+".new", tarball); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// enter is a shell's prologue: $1 is the root, the rest is run in it. What it
+// mounts is its namespace's own.
+const enter = `set -e
+root=$1 repo=$2 bin=$3; shift 3
+mount -t proc proc "$root/proc"
+mount -t sysfs -o ro sys "$root/sys"
+mount --rbind /dev "$root/dev"
+mount -t tmpfs run "$root/run"
+mkdir -p "$root/mnt/repo" "$root/mnt/bin"
+mount --bind "$repo" "$root/mnt/repo"
+mount -o remount,bind,ro "$root/mnt/repo"
+mount --bind "$bin" "$root/mnt/bin"
+exec chroot "$root" env -i HOME=/root LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive \
+  PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"`
+
+// command returns args as a command in the root. Its processes and mounts
+// end with it, also when the test is killed.
+func (r *root) command(args ...string) *exec.Cmd {
+	all := append([]string{"unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private",
+		"bash", "-c", enter, "enter", r.dir, r.repo, r.bin}, args...)
+	return exec.Command(all[0], all[1:]...)
+}
+
+// must runs args in the root and returns what they print.
+func (r *root) must(t *testing.T, args ...string) string {
+	t.Helper()
+	return run(t, r.command(args...))
+}
+
+// provision runs provision.sh with all roles.
+func (r *root) provision(t *testing.T, options string) string {
+	t.Helper()
+	return r.must(t, "sh", "-ec", "/mnt/repo/tools/provision/provision.sh --binaries /mnt/bin "+
+		"--bind 192.0.2.10 --join 192.0.2.10,192.0.2.11,192.0.2.12 --servers 3 "+allRoles+" "+options)
+}
+
+func run(t *testing.T, cmd *exec.Cmd) string {
+	t.Helper()
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", strings.Join(cmd.Args, " "), err, out)
+	}
+	return string(out)
+}
+
+// binaries returns a folder with the programs that provision.sh installs.
+func binaries(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, path := range map[string]string{
+		"dionysia": kit.Binary(t),
+		"consul":   kit.Part(t, "DIONYSIA_CONSUL", "consul"),
+		"nomad":    kit.Part(t, "DIONYSIA_NOMAD", "nomad"),
+		"mediamtx": kit.Part(t, "DIONYSIA_MEDIAMTX", "mediamtx"),
+	} {
+		in, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := os.OpenFile(filepath.Join(dir, name), os.O_CREATE|os.O_WRONLY, 0o755)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = io.Copy(out, in)
+		if err := errors.Join(err, in.Close(), out.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// distribution returns the suite to make a root of and the mirror that the
+// machine's own apt uses.
+func distribution(t *testing.T) (suite, mirror string) {
+	t.Helper()
+	out := run(t, exec.Command("apt-get", "indextargets", "--format", "$(ORIGIN) $(REPO_URI)", "Created-By: Packages"))
+	for line := range strings.Lines(out) {
+		switch origin, uri, _ := strings.Cut(strings.TrimSpace(line), " "); {
+		case origin == "Debian" && !strings.Contains(uri, "security"):
+			return "bookworm", uri
+		case origin == "Ubuntu" && !strings.Contains(uri, "security"):
+			return "noble", uri
+		}
+	}
+	t.Fatal("apt has no source of Debian or Ubuntu to take a mirror from (is there a list? apt-get update)")
+	return "", ""
+}
+
+// tarballPath names the root's tarball by what it is made from.
+func tarballPath(t *testing.T) string {
+	t.Helper()
+	suite, _ := distribution(t)
+	sum := sha256.New()
+	_, _ = fmt.Fprintln(sum, suite, basePackages, allRoles)
+	for _, name := range []string{"lib.sh", "steps.sh"} {
+		content, err := os.ReadFile(filepath.Join(kit.RepoRoot(), "tools", "provision", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(sum, bytes.NewReader(content))
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(cache, "dionysia")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(dir, fmt.Sprintf("provision-%s-%x.tar", suite, sum.Sum(nil)[:6]))
+}

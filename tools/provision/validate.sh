@@ -26,7 +26,7 @@ if command -v packer >/dev/null; then
   cp packer/*.pkr.hcl "$work/packer"
   # A packer before 1.7 has its plugins and does not know the block that names them; a later one is used
   # without them here only where they are installed.
-  if packer version | grep -q 'v1\.[0-6]\.' || ! packer init "$work/packer" >/dev/null 2>&1; then
+  if packer version | grep -q 'v1\.[0-6]\.' || ! timeout 60 packer init "$work/packer" >/dev/null 2>&1; then
     rm "$work/packer/plugins.pkr.hcl"
   fi
   quietly packer fmt -check -diff "$work/packer"

@@ -49,8 +49,21 @@ else
 	@$(ENV); echo "go test: unit and integration"; \
 	go list ./... | grep -v '/dionysia/e2e\(/\|$$\)' | grep -vxFf <(go list $(MEDIA)) | xargs go test -race -timeout 20m $(TESTFLAGS)
 	@$(ENV); echo "go test: with media in real time"; go test -race -p 1 -timeout 20m $(TESTFLAGS) $(MEDIA)
-	@$(ENV); [ ! -d e2e ] || { echo "go test: end to end"; go test -v -count=1 -p 1 -timeout 45m $(TESTFLAGS) ./e2e/...; }
+	@$(ENV); [ ! -d e2e ] || { echo "go test: end to end"; go list ./e2e/... | grep -v '/e2e/provision$$' | xargs go test -v -count=1 -p 1 -timeout 45m $(TESTFLAGS); }
+	@if [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory test-provision; \
+	else echo "not run, it needs root: make test-provision"; fi
 endif
+
+.PHONY: test-provision
+test-provision: ## as root: test the provisioning scripts in a fresh Debian, and Terraform's module against it
+	@tools/deps.sh test
+	@$(ENV); skip=; command -v terraform >/dev/null || { skip='-skip=Terraform'; \
+	echo "not run, terraform is not on PATH: the test of terraform/bare-metal"; }; \
+	go test -v -count=1 -timeout 30m $$skip $(TESTFLAGS) ./e2e/provision
+
+# The scripts that shellcheck reads, with what they source.
+SCRIPTS := tools/deps.sh tools/cluster.sh tools/cluster/init.sh tools/cluster/until.sh .ci/run \
+	tools/backup.sh packer/build.sh $(addprefix tools/provision/,provision.sh uninstall.sh bundle.sh validate.sh)
 
 .PHONY: lint
 lint: ## check formatting, generated files, imports and the usual mistakes
@@ -63,7 +76,8 @@ lint: ## check formatting, generated files, imports and the usual mistakes
 	diff <(echo "$$before") <(echo "$$after") || true; exit 1; }
 	@$(ENV); echo "go vet"; go vet ./...
 	@$(ENV); echo "golangci-lint"; "$$DIONYSIA_GOLANGCI_LINT" run ./...
-	@$(ENV); echo "shellcheck"; "$$DIONYSIA_SHELLCHECK" -x tools/deps.sh tools/cluster.sh tools/cluster/init.sh tools/cluster/until.sh .ci/run
+	@$(ENV); echo "shellcheck"; "$$DIONYSIA_SHELLCHECK" -x $(SCRIPTS)
+	@tools/provision/validate.sh
 
 # By hand, on a machine with an NVIDIA card and a GPAC (on PATH, or DIONYSIA_GPAC).
 .PHONY: test-gpu

@@ -196,7 +196,12 @@ missing_packages() {
       ;;
   esac
   case $1 in
-    test | bench) find_chromium >/dev/null || echo chromium ;;
+    test | bench)
+      find_chromium >/dev/null || echo chromium
+      command -v redis-cli >/dev/null || echo redis-tools
+      command -v ssh-keygen >/dev/null || echo openssh-client
+      command -v debootstrap >/dev/null || [ "$(id -u)" != 0 ] || echo debootstrap
+      ;;
     lint) find_shellcheck >/dev/null || echo shellcheck ;;
   esac
 }

@@ -12,6 +12,7 @@ import (
 func TestProvisionTwice(t *testing.T) {
 	r := newRoot(t)
 	fresh := r.listing(t)
+	t.Run("NVIDIA's driver", r.driverWhereThereIsACard)
 	r.mustNotPass(t, "--check")
 	if d := difference(fresh, r.listing(t)); len(d) > 0 {
 		t.Errorf("--check changed the machine:\n%s", strings.Join(d, "\n"))
@@ -117,10 +118,9 @@ func (r *root) agentsReadTheirFiles(t *testing.T) {
 	}
 }
 
-// TestNVIDIADriver shows that the driver is asked for where there is a card,
-// and only there. The card is a folder as the kernel makes one.
-func TestNVIDIADriver(t *testing.T) {
-	r := newRoot(t)
+// driverWhereThereIsACard shows that the driver is asked for where there is a
+// card, and only there. The card is a folder as the kernel makes one.
+func (r *root) driverWhereThereIsACard(t *testing.T) {
 	for _, device := range []struct {
 		name, vendor, class string
 		driver              bool

@@ -153,17 +153,9 @@ func binaries(t *testing.T) string {
 		"nomad":    kit.Part(t, "DIONYSIA_NOMAD", "nomad"),
 		"mediamtx": kit.Part(t, "DIONYSIA_MEDIAMTX", "mediamtx"),
 	} {
-		in, err := os.Open(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		out, err := os.OpenFile(filepath.Join(dir, name), os.O_CREATE|os.O_WRONLY, 0o755)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = io.Copy(out, in)
-		if err := errors.Join(err, in.Close(), out.Close()); err != nil {
-			t.Fatal(err)
+		// Linked where they are on one disk: together they have several hundred megabytes.
+		if err := os.Link(path, filepath.Join(dir, name)); err != nil {
+			run(t, exec.Command("cp", path, filepath.Join(dir, name)))
 		}
 	}
 	return dir

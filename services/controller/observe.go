@@ -39,6 +39,7 @@ type streamSeen struct {
 	refusedAt   time.Time // when the reason for waiting was last written
 	refusal     string    // the code of that reason
 	task        uint64    // the epoch whose task was enqueued
+	noRoomSince time.Time // since when its worker has said that no device takes the source
 	roomSince   time.Time // since when the whole profile of a degraded placement has had room
 	movedTo     uint64    // the epoch at which it left a worker that drains, until that runs
 	movedAt     time.Time

@@ -41,6 +41,9 @@ func (c *Controller) serveQueue(ctx context.Context, s *snapshot) {
 			c.try(w.conf.ID, c.wait(ctx, w.st, false, code, err.Error()))
 			continue
 		}
+		if w.noRoom && code != "conflict" {
+			c.try(w.conf.ID, c.giveUp(ctx, w))
+		}
 		queued, text := w.st.broadcast.WaitingSince != nil || left < c.cfg.QueueLimit, err.Error()
 		if left++; left > c.cfg.QueueLimit {
 			code, text = "queue_limit", fmt.Sprintf("%d streams wait for capacity already, the queue's limit; it takes a place when one is free: %s", c.cfg.QueueLimit, text)

@@ -167,6 +167,9 @@ type Placement struct {
 	// which a successor without a tail computes a safe number.
 	BroadcastStart time.Time `json:"broadcast_start"`
 	CommittedAt    time.Time `json:"committed_at"`
+	// MovedAt is when its worker last took it to another of its devices; zero when
+	// it is where it was committed.
+	MovedAt time.Time `json:"moved_at,omitzero"`
 }
 
 // RunState is what a worker says of a placement it holds.

@@ -40,6 +40,13 @@ func (h *handlers) explain(ctx context.Context, id string) (wire.Explanation, er
 	if err != nil {
 		return wire.Explanation{}, about(err, "broadcast of stream %q", id)
 	}
+	run, reported, err := optional(h.store.Status(ctx, id))
+	if err != nil {
+		return wire.Explanation{}, about(err, "status of stream %q", id)
+	}
+	if reported && b.Session != nil && run.Session == b.Session.ID {
+		request.Media = run.Media // as the controller knows it
+	}
 	fleet, err := h.fleet(ctx)
 	if err != nil {
 		return wire.Explanation{}, err

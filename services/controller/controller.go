@@ -45,6 +45,7 @@ type Store interface {
 	PutBroadcast(ctx context.Context, b stream.Broadcast) error
 	Placement(ctx context.Context, id string) (stream.Placement, error)
 	Status(ctx context.Context, id string) (stream.RunStatus, error)
+	Statuses(ctx context.Context, ids []string) (map[string]stream.RunStatus, error)
 	NewLedgers() *store.Ledgers
 	RepairLedger(ctx context.Context, worker string) (changed []string, err error)
 	RaiseEpoch(ctx context.Context, id string, atLeast uint64) error
@@ -172,10 +173,12 @@ type Controller struct {
 	streams   map[string]*streamSeen
 	ledgers   *store.Ledgers
 	view      *placement.Snapshot
-	repaired  map[string]time.Time // worker → when its ledgers were last repaired
-	moved     time.Time            // when rebalancing last moved something
-	looked    time.Time            // when it last looked for something to move
-	from      string               // the stream that the next turn starts at; "" for the first
+	statuses  map[string]stream.RunStatus // what the runs of publishing streams reported last
+	statusAt  time.Time                   // when that was read
+	repaired  map[string]time.Time        // worker → when its ledgers were last repaired
+	moved     time.Time                   // when rebalancing last moved something
+	looked    time.Time                   // when it last looked for something to move
+	from      string                      // the stream that the next turn starts at; "" for the first
 }
 
 const lease = "controller"

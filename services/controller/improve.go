@@ -19,7 +19,14 @@ func (c *Controller) placed(ctx context.Context, s *snapshot, e *seat) (placemen
 	}
 	r.Behind = s.head
 	return placement.Placed{Request: r, Worker: e.p.Worker, Device: e.p.Device, Reserved: e.p.Reserved, Degraded: len(e.p.Dropped) > 0,
-		Age: s.now.Sub(e.p.CommittedAt)}, nil
+		Age: s.now.Sub(latest(e.p.CommittedAt, e.p.MovedAt))}, nil
+}
+
+func latest(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }
 
 // allPlaced are the seats of which that can be said; they are collected once a

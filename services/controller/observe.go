@@ -38,8 +38,10 @@ type streamSeen struct {
 	unsaved     bool      // the broadcast may be newer than what is stored
 	publishedAt time.Time // when a publisher was last seen
 	refusedAt   time.Time // when the reason for waiting was last written
-	refusal     string    // the code of that reason
+	refusal     string    // the code that the history last named
 	task        uint64    // the epoch whose task was enqueued
+	toldAt      time.Time // when the history last said what refuses it
+	noRoomSince time.Time // since when its worker has said that no device takes the source
 	roomSince   time.Time // since when the whole profile of a degraded placement has had room
 	movedTo     uint64    // the epoch at which it left a worker that drains, until that runs
 	movedAt     time.Time

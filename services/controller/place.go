@@ -23,6 +23,8 @@ type waiter struct {
 	src  stream.Source
 	old  stream.Placement // of Epoch 0 when there is none
 	req  placement.Request
+	// noRoom: old stands, but its worker has no room for what the source costs.
+	noRoom bool
 }
 
 // seat is a live broadcast with a placement that is as it should be.
@@ -47,7 +49,9 @@ func (c *Controller) place(ctx context.Context, s *snapshot, st *streamSeen, cur
 	// one that Redis has lost, and the run goes on only if it is placed again.
 	lost := s.runs[conf.ID].epoch > p.Epoch
 	current := err == nil && !lost && p.Broadcast == st.broadcast.ID && p.State == stream.PlacementPlaced
-	if current && !s.gone(p) {
+	sits := current && !s.gone(p)
+	noRoom := sits && c.noRoom(ctx, s, st, p)
+	if sits && !noRoom {
 		s.seats = append(s.seats, &seat{st: st, conf: conf, p: p})
 		return c.keep(ctx, st, p, src)
 	}
@@ -61,18 +65,21 @@ func (c *Controller) place(ctx context.Context, s *snapshot, st *streamSeen, cur
 		}
 		return nil
 	}
-	w := &waiter{st: st, conf: conf, src: src, old: p}
+	w := &waiter{st: st, conf: conf, src: src, old: p, noRoom: noRoom}
 	if w.req, err = c.request(ctx, s, conf, p); err != nil {
 		return c.wait(ctx, st, false, "profile", err.Error())
 	}
 	// Somebody may be watching what ran until now, or still runs.
-	w.req.Failover = current || lost
+	w.req.Failover = (current && !noRoom) || lost
 	w.req.Stay = ""
 	switch {
 	case lost:
 		w.req.Stay = s.runs[conf.ID].worker
 	case p.Broadcast == st.broadcast.ID:
 		w.req.Stay = p.Worker
+	}
+	if noRoom && s.covers(p, w.req.Media) {
+		w.req.Avoid = []string{p.Worker}
 	}
 	s.waiting = append(s.waiting, w)
 	return nil
@@ -99,7 +106,7 @@ func (c *Controller) request(ctx context.Context, s *snapshot, conf stream.Strea
 	if err != nil {
 		return placement.Request{}, err
 	}
-	return placement.Request{Stream: conf.ID, Profile: prof, Require: conf.Require, Prefer: conf.Prefer, Priority: conf.Priority,
+	return placement.Request{Stream: conf.ID, Profile: prof, Media: c.media(ctx, s, conf.ID), Require: conf.Require, Prefer: conf.Prefer, Priority: conf.Priority,
 		Degrade: conf.Degrade, Own: c.own(old)}, nil
 }
 
@@ -124,6 +131,8 @@ func (w *waiter) as() commitAs {
 		return commitAs{"committed", "placement.committed", "placed"}
 	case w.old.State == stream.PlacementEnded:
 		return commitAs{"committed", "placement.committed", "placed again"}
+	case w.noRoom:
+		return commitAs{"moved", "placement.moved", "worker " + w.old.Worker + " has no room for what the source costs; placed anew"}
 	}
 	return commitAs{"moved", "placement.moved", "placed anew"}
 }

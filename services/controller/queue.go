@@ -41,6 +41,9 @@ func (c *Controller) serveQueue(ctx context.Context, s *snapshot) {
 			c.try(w.conf.ID, c.wait(ctx, w.st, false, code, err.Error()))
 			continue
 		}
+		if w.noRoom && code != "conflict" {
+			c.try(w.conf.ID, c.giveUp(ctx, w))
+		}
 		queued, text := w.st.broadcast.WaitingSince != nil || left < c.cfg.QueueLimit, err.Error()
 		if left++; left > c.cfg.QueueLimit {
 			code, text = "queue_limit", fmt.Sprintf("%d streams wait for capacity already, the queue's limit; it takes a place when one is free: %s", c.cfg.QueueLimit, text)
@@ -148,24 +151,26 @@ func refusalCode(err error) string {
 // it change all the time, and how long it may be in bytes.
 const (
 	refusalEvery = 5 * time.Second
+	tellEvery    = time.Minute // what refuses it: in its history
 	maxReason    = 2000
 )
 
 // wait records why a stream is not placed; queued says that it has a place in
-// the queue. The history gets an entry when the wait begins, and when something
-// else refuses it than before.
+// the queue. The history gets an entry when the wait begins, and at most once a
+// minute when something else refuses it than the last entry says.
 func (c *Controller) wait(ctx context.Context, st *streamSeen, queued bool, code, reason string) error {
 	b := *st.broadcast
 	begins := queued && b.WaitingSince == nil
 	if !begins && c.now().Sub(st.refusedAt) < refusalEvery {
 		return nil
 	}
-	other := begins || code != st.refusal
+	other := begins || (code != st.refusal && c.now().Sub(st.toldAt) >= tellEvery)
 	if other {
+		st.refusal, st.toldAt = code, c.now()
 		c.m.refusals.WithLabelValues(code).Inc()
 		c.m.placements.WithLabelValues("refused").Inc()
 	}
-	st.refusedAt, st.refusal = c.now(), code
+	st.refusedAt = c.now()
 	if begins {
 		now := c.now().UTC()
 		b.WaitingSince = &now
@@ -190,7 +195,7 @@ func (c *Controller) served(ctx context.Context, st *streamSeen) error {
 	}
 	b := *st.broadcast
 	b.Reason, b.WaitingSince = "", nil
-	st.refusal, st.refusedAt = "", time.Time{}
+	st.refusal, st.refusedAt, st.toldAt = "", time.Time{}, time.Time{}
 	return c.putBroadcast(ctx, st, b)
 }
 

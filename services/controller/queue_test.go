@@ -6,6 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/dionysia-dev/dionysia/internal/testkit"
 	"github.com/dionysia-dev/dionysia/services/capacity"
 	"github.com/dionysia-dev/dionysia/services/placement"
@@ -176,5 +179,29 @@ func TestClip(t *testing.T) {
 		if got := clip(in, 10); got != want {
 			t.Errorf("clip(%q) = %q, want %q", in, got, want)
 		}
+	}
+}
+
+// What refuses a waiting stream may alternate all the time: the history tells it
+// when the wait begins, and once a minute.
+func TestWaitDoesNotFlap(t *testing.T) {
+	f := newFleet(t)
+	c, err := New(Config{Holder: "idle"}, f.store, nil, f.probe, hclog.NewNullLogger(), prometheus.NewRegistry())
+	must(t, err)
+	now := time.Now()
+	c.now = func() time.Time { return now }
+	st := &streamSeen{broadcast: &stream.Broadcast{ID: "b", Stream: "show", State: stream.BroadcastLive}}
+	for i := range 130 {
+		code := []string{"px", "memory"}[i/5%2]
+		must(t, c.wait(t.Context(), st, true, code, code))
+		if i%5 == 0 && st.broadcast.Reason != code {
+			t.Fatalf("after %d s the reason is %q, not %q", i, st.broadcast.Reason, code)
+		}
+		now = now.Add(time.Second)
+	}
+	events, err := f.store.Events(t.Context(), "show", "", 100)
+	must(t, err)
+	if n := len(events); n < 2 || n > 3 {
+		t.Fatalf("%d events in 130 s: %+v", n, events)
 	}
 }

@@ -59,7 +59,7 @@ type refusalKey struct {
 func (q *query) refusalKey() refusalKey {
 	k := refusalKey{whole: q.cost, codecs: q.codecs, failover: q.r.Failover, degrade: q.r.Degrade, avoid: strings.Join(q.r.Avoid, " ")}
 	if q.r.Degrade {
-		k.least = costs(smallest(q.r.Profile))
+		k.least = costs(smallest(q.r.Profile), q.r.Media)
 	}
 	for _, r := range q.r.Require {
 		k.require += string(r) + " "

@@ -15,7 +15,7 @@ type Placed struct {
 	Device   string
 	Reserved []stream.Reservation
 	Degraded bool          // rungs were dropped for want of room
-	Age      time.Duration // since it was committed
+	Age      time.Duration // since it was committed, or its worker last moved it
 }
 
 func (p Placed) own() Own {

@@ -171,6 +171,20 @@ func PriceProfile(kind capacity.Kind, p stream.Profile) Cost {
 	return tally(kind, encodes, source*(decodeWeight+scaleWeight*float64(len(p.Video))))
 }
 
+// PriceFor is what to reserve for a profile: the price of the ladder that it makes
+// of the source where that is known, the profile's otherwise. A source without
+// picture counts as unknown to a profile with video: the picture may still come.
+func PriceFor(kind capacity.Kind, p stream.Profile, media *stream.SourceMedia) Cost {
+	if media == nil || (media.Video == nil && len(p.Video) > 0) {
+		return PriceProfile(kind, p)
+	}
+	l, err := p.Ladder(*media)
+	if err != nil {
+		return PriceProfile(kind, p)
+	}
+	return Price(kind, l, *media)
+}
+
 // Reserve lists what a run of that cost holds at a worker, the device first. On
 // a GPU there follow the host's CPU for HostPx, when the report has one; the
 // card's memory; and the encoder sessions, when the card's are limited and the

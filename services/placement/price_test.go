@@ -89,3 +89,37 @@ func TestHeld(t *testing.T) {
 		}
 	}
 }
+
+// With the source known a profile has the price of the ladder that it makes of
+// it; without a picture that may still come, the profile's.
+func TestPriceFor(t *testing.T) {
+	p := builtin("1080p")
+	dear := &stream.SourceMedia{Video: &stream.SourceVideo{Codec: "h264", Width: 1920, Height: 1080, FPS: stream.Rate{Num: 60, Den: 1}}}
+	small := &stream.SourceMedia{Video: &stream.SourceVideo{Codec: "h264", Width: 640, Height: 360, FPS: stream.Rate{Num: 30, Den: 1}}}
+	for _, kind := range []capacity.Kind{capacity.CPU, capacity.GPU} {
+		whole := PriceProfile(kind, p)
+		if got := PriceFor(kind, p, nil); got != whole {
+			t.Errorf("%s: unknown costs %+v, want %+v", kind, got, whole)
+		}
+		if got := PriceFor(kind, p, &stream.SourceMedia{Audio: &stream.SourceAudio{Codec: "aac"}}); got != whole {
+			t.Errorf("%s: without picture it costs %+v, want %+v", kind, got, whole)
+		}
+		l, err := p.Ladder(*dear)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := PriceFor(kind, p, dear); got != Price(kind, l, *dear) || got.Px <= whole.Px {
+			t.Errorf("%s: 1080p60 costs %+v, the profile %+v", kind, got, whole)
+		}
+		if got := PriceFor(kind, p, small); got.Px >= whole.Px {
+			t.Errorf("%s: 360p costs %+v, the profile %+v", kind, got, whole)
+		}
+	}
+	s := &Snapshot{Workers: []Worker{cpuWorker("a", PriceProfile(capacity.CPU, p).Px)}}
+	if _, err := Decide(s, Request{Stream: "s", Profile: p, Media: dear}); err == nil {
+		t.Error("a source that is dearer than the device fits")
+	}
+	if d, err := Decide(s, Request{Stream: "s", Profile: p, Media: small}); err != nil || d.Reserved[0].Amount != PriceFor(capacity.CPU, p, small).Px {
+		t.Errorf("a small source: %+v, %v", d, err)
+	}
+}

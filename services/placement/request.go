@@ -13,6 +13,9 @@ import (
 type Request struct {
 	Stream  string
 	Profile stream.Profile
+	// Media is what is known of the source; nil when nothing is. With it the ladder
+	// has its real price, without it the profile's (see PriceFor).
+	Media *stream.SourceMedia
 	// Require must hold, every one; of Prefer as many as can, the first weighing
 	// most. At most stream.MaxRules each.
 	Require, Prefer []stream.Rule
@@ -173,14 +176,14 @@ func (s *Snapshot) query(r Request) (*query, error) {
 // price makes the query ask for a profile.
 func (q *query) price(p stream.Profile) {
 	q.profile = p
-	q.cost = costs(p)
+	q.cost = costs(p, q.r.Media)
 	q.codecs = neededCodecs(p)
 	q.small = q.cost[onCPU].Px <= SmallPx
 	q.anywhere = q.codecs&^codecH264 == 0 && !q.gpuOnly
 }
 
-func costs(p stream.Profile) [kinds]Cost {
-	return [kinds]Cost{onCPU: PriceProfile(capacity.CPU, p), onGPU: PriceProfile(capacity.GPU, p)}
+func costs(p stream.Profile, media *stream.SourceMedia) [kinds]Cost {
+	return [kinds]Cost{onCPU: PriceFor(capacity.CPU, p, media), onGPU: PriceFor(capacity.GPU, p, media)}
 }
 
 func judgeRules(require, prefer []rule, labels map[string]string, k kind) ruled {

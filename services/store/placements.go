@@ -82,7 +82,7 @@ func (s *Store) Commit(ctx context.Context, p Proposal) (uint64, error) {
 }
 
 // placementFields are what decodePlacement takes, in its order.
-var placementFields = []string{"json", "epoch", "state", "device", "reserved", "source", "committed", "ended"}
+var placementFields = []string{"json", "epoch", "state", "device", "reserved", "source", "committed", "moved", "ended"}
 
 // decodePlacement takes from the json what never changes, the rest from the hash.
 func decodePlacement(id string, v []any) (stream.Placement, error) {
@@ -98,7 +98,7 @@ func decodePlacement(id string, v []any) (stream.Placement, error) {
 	p.Device, p.Reserved, p.Source = field(3), nil, stream.Source{}
 	errs[2] = json.Unmarshal([]byte(field(4)), &p.Reserved)
 	errs[3] = json.Unmarshal([]byte(field(5)), &p.Source)
-	p.CommittedAt = micros(field(6))
+	p.CommittedAt, p.MovedAt = micros(field(6)), micros(field(7))
 	if err := errors.Join(errs[:]...); err != nil {
 		return p, fmt.Errorf("decoding the placement of %s: %w", id, err)
 	}

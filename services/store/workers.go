@@ -3,7 +3,9 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -164,6 +166,37 @@ func (s *Store) PutStatus(ctx context.Context, r stream.RunStatus) error {
 		return fmt.Errorf("writing the status of %s: %w", r.Stream, err)
 	}
 	return nil
+}
+
+// Statuses returns the last reports on streams' placements, of those that have one.
+func (s *Store) Statuses(ctx context.Context, ids []string) (map[string]stream.RunStatus, error) {
+	list := make(map[string]stream.RunStatus, len(ids))
+	for part := range slices.Chunk(ids, 1000) {
+		cmds := make([]*redis.StringCmd, len(part))
+		if _, err := s.live.Pipelined(ctx, func(p redis.Pipeliner) error {
+			for i, id := range part {
+				cmds[i] = p.HGet(ctx, key("status", id), "json")
+			}
+			return nil
+		}); err != nil && !errors.Is(err, redis.Nil) {
+			return nil, fmt.Errorf("reading the runs' statuses: %w", err)
+		}
+		for i, c := range cmds {
+			raw, err := c.Bytes()
+			if errors.Is(err, redis.Nil) {
+				continue
+			}
+			var r stream.RunStatus
+			if err == nil {
+				err = json.Unmarshal(raw, &r)
+			}
+			if err != nil {
+				return nil, fmt.Errorf("reading the status of %s: %w", part[i], err)
+			}
+			list[part[i]] = r
+		}
+	}
+	return list, nil
 }
 
 // Status returns the last report on a stream's placement, or ErrNotFound.

@@ -167,6 +167,9 @@ type Placement struct {
 	// which a successor without a tail computes a safe number.
 	BroadcastStart time.Time `json:"broadcast_start"`
 	CommittedAt    time.Time `json:"committed_at"`
+	// MovedAt is when its worker last took it to another of its devices; zero when
+	// it is where it was committed.
+	MovedAt time.Time `json:"moved_at,omitzero"`
 }
 
 // RunState is what a worker says of a placement it holds.
@@ -182,6 +185,12 @@ const (
 	RunStopped  RunState = "stopped"
 )
 
+// The refusals after which another worker may take the source.
+const (
+	RefusedNoRoom = "no_room" // no device of the worker takes what it really costs
+	RefusedDevice = "device"  // no device of the worker has the codecs
+)
+
 // RunStatus is a worker's report on one placement, kept in Redis live.
 type RunStatus struct {
 	Stream     string            `json:"stream"`
@@ -192,10 +201,12 @@ type RunStatus struct {
 	Renditions []RenditionStatus `json:"renditions"`
 	LastError  string            `json:"last_error,omitempty"`
 	// Refused says why State is refused, in a word that stays: source, profile,
-	// device (none has the codecs), no_room, pipeline.
+	// RefusedDevice, RefusedNoRoom, pipeline.
 	Refused string `json:"refused,omitempty"`
-	// Media is what the source was found to be; nil while there is none.
-	Media *SourceMedia `json:"media,omitempty"`
+	// Media is what the source was found to be, and Session the one that was
+	// probed; nil and "" while there is none.
+	Media   *SourceMedia `json:"media,omitempty"`
+	Session string       `json:"session,omitempty"`
 	// Device is where the run encodes: the placement's, or the one that its
 	// worker fell back to.
 	Device    string    `json:"device,omitempty"`

@@ -69,9 +69,10 @@ type loop struct {
 	runs      uint32 // the current or last one
 	restarts  int
 	lastError string
-	refused   string // RunStatus.Refused
-	told      string // the refusal that an event has told, "" since a run has started
-	media     *stream.SourceMedia
+	refused   string              // RunStatus.Refused
+	told      string              // the refusal that an event has told, "" since a run has started
+	media     *stream.SourceMedia // what was probed, and of which session
+	session   string
 	ladder    stream.Ladder
 	handle    *origin.RunHandle
 }
@@ -138,7 +139,7 @@ func (l *loop) status() stream.RunStatus {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := stream.RunStatus{Stream: l.id, Epoch: l.epoch, Run: l.runs, State: l.state, Restarts: l.restarts,
-		LastError: l.lastError, Device: l.device, Media: l.media, UpdatedAt: time.Now().UTC(), Renditions: []stream.RenditionStatus{}}
+		LastError: l.lastError, Device: l.device, Media: l.media, Session: l.session, UpdatedAt: time.Now().UTC(), Renditions: []stream.RenditionStatus{}}
 	if l.state == stream.RunRefused {
 		s.Refused = l.refused
 	}
@@ -325,7 +326,7 @@ func fullVideo(p stream.Placement, media stream.SourceMedia) []stream.OutVideo {
 func (l *loop) probed(media *stream.SourceMedia) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.media = media
+	l.media, l.session = media, l.placement.Source.Session
 }
 
 // once sends an event once for a session and text.

@@ -21,5 +21,5 @@ if ARGV[6] ~= '1' then
 end
 give_back(cur[3], cur[4], id, set, ms)
 for _, r in ipairs(want) do hold(cur[3], r.resource, id, r.amount, ms) end
-redis.call('HSET', KEYS[1], 'device', ARGV[3], 'reserved', ARGV[4], 'limits', ARGV[5])
+redis.call('HSET', KEYS[1], 'device', ARGV[3], 'reserved', ARGV[4], 'limits', ARGV[5], 'moved', string.format('%.0f', ms * 1000))
 return {'OK'}

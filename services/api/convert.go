@@ -2,6 +2,7 @@ package api
 
 import (
 	"github.com/dionysia-dev/dionysia/services/api/wire"
+	"github.com/dionysia-dev/dionysia/services/capacity"
 	"github.com/dionysia-dev/dionysia/services/store"
 	"github.com/dionysia-dev/dionysia/services/stream"
 )
@@ -171,7 +172,7 @@ func toPlacement(p stream.Placement) *wire.Placement {
 func toReservations(list []stream.Reservation) []wire.Reservation {
 	out := make([]wire.Reservation, len(list))
 	for i, r := range list {
-		out[i] = wire.Reservation{Resource: r.Resource, Amount: r.Amount, Unit: unit(r.Resource)}
+		out[i] = wire.Reservation{Resource: r.Resource, Amount: r.Amount, Unit: capacity.Unit(r.Resource)}
 	}
 	return out
 }

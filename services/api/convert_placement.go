@@ -53,7 +53,7 @@ func toExplainedDevice(d placement.DeviceExplanation) wire.ExplainedDevice {
 	}
 	for i, r := range d.Resources {
 		out.Resources[i] = wire.ExplainedResource{
-			Resource: r.Resource, Unit: unit(r.Resource), Needed: r.Need, Limit: r.Limit, Open: r.Open,
+			Resource: r.Resource, Unit: capacity.Unit(r.Resource), Needed: r.Need, Limit: r.Limit, Open: r.Open,
 			Reserved: r.Reserved, Young: r.Young, Streams: r.Streams, Used: r.Used, Held: r.Held,
 		}
 	}

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"strings"
 	"time"
 
 	"github.com/dionysia-dev/dionysia/services/api/wire"
@@ -82,23 +81,12 @@ func toResources(r capacity.Report, resources []string, loads map[string]placeme
 
 func toResource(r capacity.Report, resource string, loads map[string]placement.Load) wire.Resource {
 	load := loads[resource]
-	out := wire.Resource{Resource: resource, Unit: unit(resource), Reserved: load.Reserved, Young: load.Young, Streams: load.Streams}
+	out := wire.Resource{Resource: resource, Unit: capacity.Unit(resource), Reserved: load.Reserved, Young: load.Young, Streams: load.Streams}
 	if l, ok := r.Limit(resource); ok {
 		out.Limit, out.Used = &l.Limit, l.Used
 	}
 	out.Held = load.Held(out.Used)
 	return out
-}
-
-// unit of a resource's amounts.
-func unit(resource string) string {
-	switch {
-	case resource == capacity.ResourceSessions:
-		return "sessions"
-	case strings.HasSuffix(resource, capacity.MemoryResource("")):
-		return "bytes"
-	}
-	return "px/s"
 }
 
 func toGPU(g *capacity.GPUState) *wire.GPU {

@@ -20,6 +20,17 @@ const (
 // MemoryResource names the memory of a GPU.
 func MemoryResource(device string) string { return device + memorySuffix }
 
+// Unit is that of a resource's amounts: px/s, bytes or sessions.
+func Unit(resource string) string {
+	switch {
+	case resource == ResourceSessions:
+		return "sessions"
+	case strings.HasSuffix(resource, memorySuffix):
+		return "bytes"
+	}
+	return "px/s"
+}
+
 // MemoryHeadroom is the share of a card's memory that runs may hold; what is left
 // is the driver's and fragmentation's.
 const MemoryHeadroom = 0.9

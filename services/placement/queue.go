@@ -34,16 +34,6 @@ func Order(waiting []Waiting) []Waiting {
 	return list
 }
 
-// Bound orders what waits and cuts it at a limit: of the lowest priority the
-// youngest are refused. A limit of 0 or less bounds nothing.
-func Bound(waiting []Waiting, limit int) (kept, refused []Waiting) {
-	list := Order(waiting)
-	if limit <= 0 || len(list) <= limit {
-		return list, nil
-	}
-	return list[:limit:limit], list[limit:]
-}
-
 // Head is the stream that waits first and has lost its patience, and the device
 // that is kept for it: what runs there ends, and nothing new comes.
 type Head struct {

@@ -25,7 +25,7 @@ func ids(list []Waiting) string {
 	return strings.Join(out, " ")
 }
 
-func TestOrderAndBound(t *testing.T) {
+func TestOrder(t *testing.T) {
 	at := time.Unix(1000, 0)
 	list := []Waiting{waits("young", 50, at.Add(2), "240p"), waits("b", 50, at, "240p"), waits("low", 1, at.Add(-9), "240p"), waits("a", 50, at, "240p"), waits("high", 90, at.Add(5), "240p")}
 	if got := ids(Order(list)); got != "high a b young low" {
@@ -33,13 +33,6 @@ func TestOrderAndBound(t *testing.T) {
 	}
 	if list[0].Request.Stream != "young" {
 		t.Error("the list that was given changed")
-	}
-	kept, refused := Bound(list, 3)
-	if ids(kept) != "high a b" || ids(refused) != "young low" {
-		t.Errorf("kept %s, refused %s", ids(kept), ids(refused))
-	}
-	if kept, refused := Bound(list, 0); len(kept) != 5 || refused != nil {
-		t.Errorf("a limit of 0 refuses %s", ids(refused))
 	}
 }
 

@@ -276,7 +276,7 @@ func (c *scene) atRest(rt *rapid.T, t *testing.T, s *store.Store, l *store.Ledge
 func TestConcurrentCommits(t *testing.T) {
 	s, state, live := open(t)
 	replicas := []*store.Store{}
-	for range 4 { // without a log: clients that die would fill it
+	for range 8 { // without a log: clients that die would fill it
 		r, err := store.Open(t.Context(), store.Options{StateURL: state.URL(0), LiveURL: live.URL(0)})
 		must(t, err)
 		defer func() { must(t, r.Close()) }()

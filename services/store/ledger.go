@@ -47,7 +47,7 @@ func (e *NoRoomError) Error() string {
 		return fmt.Sprintf("%v: %s/%s: the ledger's entry of stream %s can't be read; nothing is reserved there until it is repaired",
 			stream.ErrNoRoom, e.Worker, e.Resource, e.Unreadable)
 	}
-	unit := unitOf(e.Resource)
+	unit := capacity.Unit(e.Resource)
 	s := fmt.Sprintf("%s/%s: needs %d %s; of %d %s, %d are reserved by %d other streams", e.Worker, e.Resource, e.Needed, unit, e.Limit, unit, e.Reserved, e.Streams)
 	if e.Used != nil {
 		s += fmt.Sprintf(", %d are used and %d reserved too recently to show in that", *e.Used, e.Young)
@@ -57,16 +57,6 @@ func (e *NoRoomError) Error() string {
 
 // Unwrap returns stream.ErrNoRoom.
 func (e *NoRoomError) Unwrap() error { return stream.ErrNoRoom }
-
-func unitOf(resource string) string {
-	switch {
-	case resource == capacity.ResourceSessions:
-		return "sessions"
-	case strings.HasSuffix(resource, capacity.MemoryResource("")):
-		return "bytes"
-	}
-	return "px/s"
-}
 
 // noRoom decodes what follows NO_ROOM in a script's answer.
 func noRoom(v []string) error {

@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"fmt"
+
+	"github.com/dionysia-dev/dionysia/services/capacity"
 )
 
 // RepairLedger makes a worker's ledgers hold exactly what its placements that
@@ -21,7 +23,7 @@ func (s *Store) RepairLedger(ctx context.Context, worker string) (changed []stri
 	}
 	for i := 0; i+3 < len(out); i += 4 {
 		resource, id, before, now := out[i], out[i+1], out[i+2], out[i+3]
-		unit := unitOf(resource)
+		unit := capacity.Unit(resource)
 		switch {
 		case before == "-1":
 			changed = append(changed, fmt.Sprintf("%s/%s: the entry of %s could not be read; it holds %s %s now", worker, resource, id, now, unit))

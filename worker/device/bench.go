@@ -111,7 +111,7 @@ func benchGPU(ctx context.Context, cfg Config, c card, version string, report fu
 	}
 	if err := see(); err == nil && g.engines() > 0 {
 		report(fmt.Sprintf("%s: proving the encoders of %s", c.id, c.name))
-		g.recheck(cfg.Now(), true)
+		g.recheck(cfg.Now())
 		g.prove(ctx, g.claimed())
 		if len(g.proven()) > 0 && !g.measured {
 			report(fmt.Sprintf("%s: measuring its %d engines", c.id, g.engines()))

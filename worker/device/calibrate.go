@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
-
 	"github.com/dionysia-dev/dionysia/worker/gpac"
 )
 
@@ -19,19 +17,11 @@ const (
 	calEnough                      = 2 * time.Second // of CPU time: a slow host has shown enough
 )
 
-// Calibrate returns the CPU's budget in px/s of x264's veryfast, with Headroom
-// taken off, and whether it was kept in dir, for this CPU model, number of cores
+// calibrateCPU returns the CPU's budget in px/s of x264's veryfast, with Headroom
+// taken off, and whether it was kept, for this CPU model, number of cores
 // and GPAC version. Otherwise GPAC encodes a made picture for about a second; it
 // is the CPU time used that counts, not the time passed, so that a busy host gets
 // the same result. An error beside a budget is that of keeping it.
-func Calibrate(ctx context.Context, program, version, dir string, cpu CPU) (pxPerS int64, fromCache bool, err error) {
-	return calibrateCPU(ctx, runDirectly(program), cache{dir, hclog.NewNullLogger()}, version, cpu)
-}
-
-func cpuKey(cpu CPU, version string) key {
-	return key{Device: CPUID, Hardware: fmt.Sprintf("%s, %d cores", cpu.Model, cpu.Cores), GPAC: version}
-}
-
 func calibrateCPU(ctx context.Context, run Runner, kept cache, version string, cpu CPU) (pxPerS int64, fromCache bool, err error) {
 	r := kept.load(cpuKey(cpu, version))
 	if r.PxPerS > 0 {
@@ -42,6 +32,10 @@ func calibrateCPU(ctx context.Context, run Runner, kept cache, version string, c
 	}
 	r.MeasuredAt = time.Now().UTC()
 	return cpuBudget(r.PxPerS, cpu), false, kept.save(r)
+}
+
+func cpuKey(cpu CPU, version string) key {
+	return key{Device: CPUID, Hardware: fmt.Sprintf("%s, %d cores", cpu.Model, cpu.Cores), GPAC: version}
 }
 
 func cpuBudget(perCore int64, cpu CPU) int64 {

@@ -66,8 +66,8 @@ func (p *processor) device() capacity.Device {
 
 // watch measures the load.
 func (p *processor) watch(ctx context.Context) {
-	var meter LoadMeter
-	meter.Sample()
+	var meter loadMeter
+	meter.sample()
 	tick := time.NewTicker(loadEvery)
 	defer tick.Stop()
 	last, at := p.ours(), time.Now()
@@ -77,7 +77,7 @@ func (p *processor) watch(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		busy, ok := meter.Sample()
+		busy, ok := meter.sample()
 		ours, now := p.ours(), time.Now()
 		p.sample(busy, ok, ours-last, now.Sub(at))
 		last, at = ours, now

@@ -1,5 +1,5 @@
-// Package device finds what encodes on this host and how much of it there is.
-// For now that is the CPU alone.
+// Package device finds what encodes on this host, the CPU and GPUs with NVENC, and
+// how much of it there is.
 package device
 
 import (
@@ -43,15 +43,15 @@ func ProbeCPU() CPU {
 	return c
 }
 
-// LoadMeter measures the share of all cores' time that is busy.
-type LoadMeter struct {
+// loadMeter measures the share of all cores' time that is busy.
+type loadMeter struct {
 	busy, total uint64
 	seen        bool
 }
 
-// Sample returns the busy share, 0 to 1, since the last call, and false at the
+// sample returns the busy share, 0 to 1, since the last call, and false at the
 // first call, where /proc/stat can't be read, and when no time has passed.
-func (m *LoadMeter) Sample() (float64, bool) {
+func (m *loadMeter) sample() (float64, bool) {
 	b, err := os.ReadFile("/proc/stat")
 	if err != nil {
 		return 0, false

@@ -1,25 +1,27 @@
 package device
 
 import (
-	"context"
 	"os"
 	"testing"
+
+	"github.com/hashicorp/go-hclog"
 
 	"github.com/dionysia-dev/dionysia/internal/testkit"
 )
 
 func TestCalibrateOnceWithGPAC(t *testing.T) {
-	gpac, dir, cpu := testkit.Part(t, "DIONYSIA_GPAC", "gpac"), t.TempDir(), ProbeCPU()
-	px, fromCache, err := Calibrate(context.Background(), gpac, "1", dir, cpu)
+	gpac, kept, cpu := runDirectly(testkit.Part(t, "DIONYSIA_GPAC", "gpac")), cache{t.TempDir(), hclog.NewNullLogger()}, ProbeCPU()
+	none := runDirectly("/nonexistent/gpac")
+	px, fromCache, err := calibrateCPU(t.Context(), gpac, kept, "1", cpu)
 	if err != nil || fromCache || px < 1_000_000 {
 		t.Fatalf("got %d px/s, cache %v, %v", px, fromCache, err)
 	}
 	t.Logf("%d px/s on %d cores", px, cpu.Cores)
-	again, fromCache, err := Calibrate(context.Background(), "/nonexistent/gpac", "1", dir, cpu)
+	again, fromCache, err := calibrateCPU(t.Context(), none, kept, "1", cpu)
 	if err != nil || !fromCache || again != px {
 		t.Fatalf("from the cache: got %d, %v, %v; want %d", again, fromCache, err, px)
 	}
-	if _, _, err := Calibrate(context.Background(), "/nonexistent/gpac", "2", dir, cpu); err == nil {
+	if _, _, err := calibrateCPU(t.Context(), none, kept, "2", cpu); err == nil {
 		t.Fatal("another GPAC version took the cached result")
 	}
 }
@@ -59,12 +61,12 @@ func TestProcessCPU(t *testing.T) {
 }
 
 func TestLoadMeter(t *testing.T) {
-	var m LoadMeter
-	if _, ok := m.Sample(); ok {
+	var m loadMeter
+	if _, ok := m.sample(); ok {
 		t.Fatal("a first sample has no interval")
 	}
 	testkit.Eventually(t, 10e9, "a load", func() error {
-		if v, ok := m.Sample(); ok && (v < 0 || v > 1) {
+		if v, ok := m.sample(); ok && (v < 0 || v > 1) {
 			t.Fatalf("load %f", v)
 		} else if ok {
 			return nil

@@ -192,7 +192,7 @@ func (m *Manager) Learn(device string, f Failure) {
 	e, ok := l.learn(f)
 	m.log.Warn("a run failed on a device", "device", device, "kind", f.Kind, "detail", f.Detail, "learned", ok, "limit", e.Limit, "value", e.Value, "until", e.Until)
 	if ok && g != nil && e.Limit == limitUsable {
-		g.recheck(e.Until, true)
+		g.recheck(e.Until)
 	}
 }
 
@@ -211,14 +211,4 @@ func (m *Manager) complete(g *gpu, f Failure) Failure {
 		f.Memory = max(f.Memory, *d.GPU.MemoryUsed)
 	}
 	return f
-}
-
-// Recheck lets a GPU prove its encoders again soon. Until then it stays as it is.
-func (m *Manager) Recheck(device string) {
-	m.mu.Lock()
-	g := m.gpus[device]
-	m.mu.Unlock()
-	if g != nil {
-		g.recheck(m.cfg.Now(), false)
-	}
 }

@@ -145,15 +145,11 @@ func (g *gpu) save() {
 	}
 }
 
-// recheck has all codecs tested again from a time on. With doubt none counts until
-// then.
-func (g *gpu) recheck(at time.Time, doubt bool) {
+// recheck has all codecs tested again from a time on; none counts until then.
+func (g *gpu) recheck(at time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.all, g.proveAt = true, at
-	if doubt {
-		g.tested = map[string]proof{}
-	}
+	g.all, g.proveAt, g.tested = true, at, map[string]proof{}
 }
 
 // The calibration encodes so many pictures more than a short run, which takes the

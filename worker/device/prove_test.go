@@ -178,20 +178,6 @@ func TestLearning(t *testing.T) {
 	}
 }
 
-func TestRecheck(t *testing.T) {
-	if !alone(t) {
-		return
-	}
-	stub, enc := nvmlstub.Build(t), softwareEncoders(t)
-	stub.Set(nvmlstub.L4(1))
-	m := manager(t, Config{NVML: stub.Library(), Run: enc.Run})
-	await(t, m, nvmlstub.ID(1), "usable", usable)
-	enc.refuse("gone bad")
-	m.Recheck(nvmlstub.ID(1))
-	await(t, m, nvmlstub.ID(1), "refused", refusedFor("gone bad"))
-	m.Recheck("gpu-none")
-}
-
 func TestBenchmark(t *testing.T) {
 	if !alone(t) {
 		return

@@ -163,6 +163,7 @@ func TestPlaceCommands(t *testing.T) {
 	contains(t, c.fails("place", "explain", "nothing"), `no stream "nothing"`)
 	contains(t, c.fails("place", "simulate", "--profile", "none"), "profile there is no profile")
 	contains(t, c.fails("place", "simulate", "--profile", "720p", "--count", "1001"), "count 1001 is not between 1 and 1000")
+	contains(t, c.fails("place", "simulate", "--profile", "720p", "--count", "0", "--token-file", "/nonexistent"), "count 0 is not between 1 and 1000")
 	contains(t, c.fails("place", "simulate", "--profile", "720p", "--count", "many"), "count")
 	contains(t, c.fails("place", "simulate", "--profile", "720p", "--require", "gpu"), "require[0]", "key=value")
 	contains(t, c.fails("place", "simulate"), "--profile")

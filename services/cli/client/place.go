@@ -23,7 +23,7 @@ type PlaceExplainCmd struct {
 
 // Help explains the table.
 func (PlaceExplainCmd) Help() string {
-	return placeHelp + "\n\nWhat the stream holds already is given back first; nothing is changed."
+	return placeHelp + "\n\nThe price is that of the whole profile at its full size, as when the stream is placed before its source is known; what a live stream has reserved since, for the source that it really has, may be less. What the stream holds already is given back first; nothing is changed."
 }
 
 // Run shows the decision.
@@ -44,6 +44,9 @@ func (cmd *PlaceExplainCmd) Run(ctx *Context) error {
 	})
 }
 
+// maxCount is the most that the api simulates at once.
+const maxCount = 1000
+
 // PlaceSimulateCmd is `dionysia place simulate`.
 type PlaceSimulateCmd struct {
 	Flags
@@ -61,6 +64,9 @@ func (PlaceSimulateCmd) Help() string {
 
 // Run shows where they go.
 func (cmd *PlaceSimulateCmd) Run(ctx *Context) error {
+	if cmd.Count < 1 || cmd.Count > maxCount {
+		return fmt.Errorf("count %d is not between 1 and %d", cmd.Count, maxCount)
+	}
 	c, err := cmd.connect(ctx)
 	if err != nil {
 		return err

@@ -12,7 +12,7 @@ import (
 type PlacingFlags struct {
 	Policy         string        `name:"placement-policy" help:"spread gives each stream to the emptiest device, so that one that fails takes few along; pack fills the fullest, which keeps whole devices free for large ladders." enum:"spread,pack" default:"spread" env:"DIONYSIA_PLACEMENT_POLICY"`
 	Reserve        float64       `name:"failover-reserve" help:"Share of each device, 0 to 0.5, that only streams which lost their worker may use. It counts while there are two workers or more that take streams." default:"0.1" env:"DIONYSIA_FAILOVER_RESERVE"`
-	Queue          int           `name:"queue-limit" help:"How many streams may wait for capacity, at least 1; of the lowest priority, the last to come are refused." default:"1000" env:"DIONYSIA_QUEUE_LIMIT"`
+	Queue          int           `name:"queue-limit" help:"How many streams the queue for capacity holds, at least 1. Those beyond it, of the lowest priority the last to come, wait outside it: their status names the limit, and they take a place when one is free." default:"1000" env:"DIONYSIA_QUEUE_LIMIT"`
 	Preempt        bool          `name:"preempt" help:"A stream that finds no room takes it from streams of lower priority, which then wait. Off unless given." env:"DIONYSIA_PREEMPT"`
 	DrainMoves     int           `name:"drain-moves" help:"How many streams are on their way from workers that operators drain at a time, 1 to 100. Those of a worker that stops leave at once." default:"2" env:"DIONYSIA_DRAIN_MOVES"`
 	Rebalance      int           `name:"rebalance" help:"How many streams a minute may move to a device that is clearly better, such as a GPU that has returned; 0 to 600, 0 for none. A move is a discontinuity for its viewers." default:"0" env:"DIONYSIA_REBALANCE"`

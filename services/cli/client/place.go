@@ -23,7 +23,7 @@ type PlaceExplainCmd struct {
 
 // Help explains the table.
 func (PlaceExplainCmd) Help() string {
-	return placeHelp + "\n\nThe price is that of the whole profile at its full size, as when the stream is placed before its source is known; what a live stream has reserved since, for the source that it really has, may be less. What the stream holds already is given back first; nothing is changed."
+	return placeHelp + "\n\nThe price is that of the ladder for the stream's source, where its run has told what that is; until then, that of the whole profile at its full size. What the stream holds already is given back first; nothing is changed."
 }
 
 // Run shows the decision.

@@ -138,8 +138,10 @@ func (o *object) waitData(ctx context.Context, off int64) (data []byte, end bool
 	for {
 		o.mu.Lock()
 		data, err, changed := o.data, o.err, o.changed
-		o.mu.Unlock()
+		// Under the lock: seen whole a moment later, the data before would be taken
+		// for all of it.
 		whole := o.whole.Load() != nil
+		o.mu.Unlock()
 		if int64(len(data)) > off || whole {
 			return data[min(off, int64(len(data))):], whole, nil
 		}

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 )
@@ -102,5 +103,24 @@ func Dialable(addr string) func() error {
 			return err
 		}
 		return c.Close()
+	}
+}
+
+// Listening returns a check for Eventually: something listens on a TCP port of
+// 127.0.0.1. It asks the kernel and connects to nothing, for a server that takes
+// one connection only.
+func Listening(port int) func() error {
+	local := fmt.Sprintf("0100007F:%04X", port) // proc(5): the address in host byte order, little-endian
+	return func() error {
+		b, err := os.ReadFile("/proc/net/tcp")
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(string(b)) {
+			if f := strings.Fields(line); len(f) > 3 && f[1] == local && f[3] == "0A" { // TCP_LISTEN
+				return nil
+			}
+		}
+		return fmt.Errorf("nothing listens on port %d", port)
 	}
 }

@@ -26,7 +26,8 @@ func TestWithGPAC(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := newWorld(t, makeMedia(t, 2), newFakeStore(), nil)
-	url := fmt.Sprintf("rtmp://127.0.0.1:%d/live/x", testkit.FreePort(t))
+	port := testkit.FreePort(t)
+	url := fmt.Sprintf("rtmp://127.0.0.1:%d/live/x", port)
 	testkit.StartProcess(t, "publisher", exec.Command(ffmpeg, "-v", "error", "-re", "-f", "lavfi", "-i", "testsrc2=s=320x180:r=30000/1001",
 		"-f", "lavfi", "-i", "sine=440:sample_rate=48000", "-t", "12", "-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency",
 		"-pix_fmt", "yuv420p", "-g", "60", "-c:a", "aac", "-ac", "2", "-f", "flv", "-listen", "1", url))
@@ -56,6 +57,7 @@ func TestWithGPAC(t *testing.T) {
 	r := w.start(placement("demo", 1, time.Now()), 1)
 	proc := exec.Command(bin, cmd.Args...)
 	proc.Dir, proc.Env = dir, append(cmd.Env, "HOME="+dir)
+	testkit.Eventually(t, wait, "the publisher", testkit.Listening(port))
 	gpacProcess := testkit.StartProcess(t, "gpac", proc)
 
 	body := w.eventually("/live/demo/180p/index.m3u8", 200, has("/2.m4s"))

@@ -25,6 +25,7 @@ type Endpoints struct {
 	ConsulUI  string `json:"consul_ui"`  // http://host:port/ui
 	ConsulDNS string `json:"consul_dns"` // host:port
 	Redis     string `json:"redis"`      // host:port
+	PID       int    `json:"pid"`        // of the process that wrote it
 }
 
 // devPorts are the flags that give `dionysia dev` its ports.
@@ -127,7 +128,13 @@ func (d *Dev) waitUp() {
 		if err != nil {
 			return err
 		}
-		return json.Unmarshal(b, &d.Endpoints)
+		if err := json.Unmarshal(b, &d.Endpoints); err != nil {
+			return err
+		}
+		if d.PID != d.Proc.Pid() {
+			return fmt.Errorf("process %d wrote it, an earlier one", d.PID)
+		}
+		return nil
 	})
 	token, err := os.ReadFile(filepath.Join(d.DataDir, "admin.token"))
 	if err != nil {

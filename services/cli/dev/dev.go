@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -171,6 +172,11 @@ func (d *Dev) prepare() (unlock func(), err error) {
 		unlock()
 		return nil, err
 	}
+	// What a `dionysia dev` that was killed has left says nothing of this one.
+	if err := os.Remove(d.endpointsFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		unlock()
+		return nil, fmt.Errorf("the data directory can't be written (%w): choose another with --data-dir", err)
+	}
 	return unlock, nil
 }
 
@@ -223,12 +229,14 @@ func (d *Dev) endpoints() Endpoints {
 	}
 }
 
+func (d *Dev) endpointsFile() string { return d.file("endpoints.json") }
+
 func (d *Dev) writeEndpoints() error {
 	b, err := json.MarshalIndent(d.endpoints(), "", "  ")
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(d.DataDir, "endpoints.json")
+	path := d.endpointsFile()
 	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
 		return fmt.Errorf("writing the endpoints: %w", err)
 	}

@@ -64,7 +64,7 @@ on() {
 
 hosts_up() {
   local host
-  [ -e "$state/cgroups" ] || find /sys/fs/cgroup -maxdepth 2 \( -name nomad -o -name nomad.slice \) -type d >"$state/cgroups" 2>/dev/null || true
+  [ -e "$state/cgroups" ] || nomad_cgroups >"$state/cgroups"
   network_up
   for host in "${all_hosts[@]}"; do host_up "$host"; done
 }
@@ -100,16 +100,18 @@ hosts_down() {
   cgroups_down
 }
 
+# The folders of cgroups that Nomad makes, the deepest first.
+nomad_cgroups() {
+  find /sys/fs/cgroup -maxdepth 2 \( -name nomad -o -name nomad.slice \) -type d -exec find {} -depth -type d \; 2>/dev/null || true
+}
+
 # Nomad leaves its cgroups behind. Only those that were not there before go, and only when empty.
 cgroups_down() {
-  local dir
+  local left
   [ -e "$state/cgroups" ] || return 0
-  find /sys/fs/cgroup -maxdepth 2 \( -name nomad -o -name nomad.slice \) -type d 2>/dev/null | grep -vxFf "$state/cgroups" |
-    while read -r dir; do
-      # The processes in it have been killed, and may take a moment to go.
-      for _ in 1 2 3 4 5 6 7 8 9 10; do
-        find "$dir" -depth -type d -exec rmdir {} + 2>/dev/null && break
-        sleep 0.3
-      done
-    done || true
+  for _ in 1 2 3 4 5 6 7 8 9 10; do
+    left=$(nomad_cgroups | grep -vxFf "$state/cgroups") || return 0
+    xargs rmdir <<<"$left" 2>/dev/null && return 0
+    sleep 0.3 # the processes in them have been killed, and may take a moment to go
+  done
 }

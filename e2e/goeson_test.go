@@ -15,11 +15,13 @@ import (
 func TestGoesOn(t *testing.T) {
 	realTime(t)
 	d := kit.StartDev(t, kit.DevOptions{})
-	key := newStream(t, d, kit.StreamSpec{ID: "show", Grace: 10})
+	// A hold-back that outlasts what the accidents cost and then the grace: hls.js does
+	// not end when it has run dry before the playlist's end is told.
+	key := newStream(t, d, kit.StreamSpec{ID: "show", Grace: 10, HoldBack: 24})
 	pub := kit.Publish(t, kit.Picture{}, d.RTMPTarget("show", key))
 	w := kit.WatchHLS(t, d.Master("show"), goesLive)
 	mpd := kit.WatchMPD(t, d.MPD("show"), aWhile)
-	w.WaitSegments(t, 7, goesLive) // more than the hold-back of 12 s
+	w.WaitSegments(t, 13, goesLive) // more than the hold-back of 24 s
 	s := kit.StartPlayers(t)
 	hls, dash := s.Open(t, "hls.html", d.Master("show")), s.Open(t, "dash.html", d.MPD("show"))
 	hls.WaitStarted(t, aWhile)
@@ -31,7 +33,7 @@ func TestGoesOn(t *testing.T) {
 	playsOn := func(t *testing.T) {
 		t.Helper()
 		// Both must get past the join: the hold-back and a little more.
-		h := hls.Play(t, 20*time.Second)
+		h := hls.Play(t, 32*time.Second)
 		r, err := dash.Report()
 		if err != nil {
 			t.Fatal(err)

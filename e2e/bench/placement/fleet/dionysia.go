@@ -18,7 +18,7 @@ type Dionysia struct {
 	young    []aging                     // in order of time
 	dirty    map[int]struct{}            // workers whose ledger is newer than the snapshot's
 	reported float64                     // the time of the reports in the snapshot
-	lost     []bool                      // what the snapshot says of each worker
+	standing []uint64                    // what the snapshot says of each worker; see Worker.standing
 	byName   map[string]int
 }
 
@@ -63,7 +63,7 @@ func (p *Dionysia) Pick(now float64, f *Fleet, b *Broadcast, failover bool) (Ref
 func (p *Dionysia) refresh(now float64, f *Fleet) {
 	if p.snapshot == nil {
 		p.snapshot = &placement.Snapshot{Policy: p.policy}
-		p.lost = make([]bool, len(f.Workers))
+		p.standing = make([]uint64, len(f.Workers))
 		p.ledgers = make([]map[string]placement.Load, len(f.Workers))
 		for i, w := range f.Workers {
 			p.ledgers[i] = map[string]placement.Load{}
@@ -75,17 +75,39 @@ func (p *Dionysia) refresh(now float64, f *Fleet) {
 	if t := reportTime(now); t != p.reported {
 		p.reported = t
 		for i, w := range f.Workers {
-			if w.measure(now) || p.lost[i] == w.Up {
+			if w.measure(now) {
 				p.dirty[i] = struct{}{}
 			}
 		}
 	}
+	// What can't be used at all is known at once: a start in the half second before
+	// the report that says so, which would fail and be tried again, is not modelled.
+	for i, w := range f.Workers {
+		if is := w.standing(); is != p.standing[i] {
+			p.standing[i] = is
+			p.dirty[i] = struct{}{}
+		}
+	}
 	for i := range p.dirty {
 		w := f.Workers[i]
-		p.lost[i] = !w.Up
 		p.snapshot.Put(placement.Worker{Report: w.report, Lost: !w.Up, Ledger: p.ledgers[i]})
 	}
 	clear(p.dirty)
+}
+
+// standing has a bit for the worker that is up and one for each device of it that
+// can be used.
+func (w *Worker) standing() uint64 {
+	var s uint64
+	if w.Up {
+		s = 1
+	}
+	for i, d := range w.Devices {
+		if d.Usable {
+			s |= 2 << i
+		}
+	}
+	return s
 }
 
 // measure writes into the report what is measured, and says whether that is

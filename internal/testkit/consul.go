@@ -68,14 +68,7 @@ func (c *Consul) Start() {
 	c.t.Helper()
 	c.proc = StartProcess(c.t, "consul", exec.Command(c.binary, "agent", "-dev", "-config-file="+c.config))
 	client := &http.Client{Timeout: time.Second}
-	Eventually(c.t, consulDeadline, "consul", func() error {
-		select {
-		case <-c.proc.Done():
-			c.t.Fatalf("consul ended at start: %v", c.proc.Err())
-		default:
-		}
-		return c.ready(client)
-	})
+	c.proc.awaitReady(c.t, consulDeadline, "consul", func() error { return c.ready(client) })
 }
 
 // Kill kills Consul as kill -9 does and waits until it is gone.

@@ -54,12 +54,7 @@ func (n *Nomad) Start() {
 	n.t.Helper()
 	n.proc = StartProcess(n.t, "nomad", exec.Command(n.binary, "agent", "-dev", "-config="+n.config))
 	client := &http.Client{Timeout: time.Second}
-	Eventually(n.t, nomadDeadline, "nomad", func() error {
-		select {
-		case <-n.proc.Done():
-			n.t.Fatalf("nomad ended at start: %v", n.proc.Err())
-		default:
-		}
+	n.proc.awaitReady(n.t, nomadDeadline, "nomad", func() error {
 		resp, err := client.Get(n.Addr + "/v1/nodes")
 		if err != nil {
 			return err

@@ -68,6 +68,20 @@ func (p *Process) Err() error {
 	return p.err
 }
 
+// awaitReady is Eventually for a server that has just been started; one that
+// ends meanwhile fails the test at once.
+func (p *Process) awaitReady(t testing.TB, timeout time.Duration, name string, check func() error) {
+	t.Helper()
+	Eventually(t, timeout, name, func() error {
+		select {
+		case <-p.done:
+			t.Fatalf("%s ended at start: %v", name, p.Err())
+		default:
+		}
+		return check()
+	})
+}
+
 // Output returns what was written to stdout and stderr, the last 64 KiB of it.
 func (p *Process) Output() string { return p.log.String() }
 

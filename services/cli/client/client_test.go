@@ -56,6 +56,7 @@ type tree struct {
 	Profile ProfileCmd `cmd:""`
 	Device  DeviceCmd  `cmd:""`
 	Place   PlaceCmd   `cmd:""`
+	Cluster ClusterCmd `cmd:""`
 	Worker  struct {
 		Ls      WorkerListCmd    `cmd:""`
 		Show    WorkerShowCmd    `cmd:""`

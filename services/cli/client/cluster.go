@@ -1,0 +1,6 @@
+package client
+
+// ClusterCmd is `dionysia cluster`: the cluster that Nomad and Consul run, as a whole.
+type ClusterCmd struct {
+	Status ClusterStatusCmd `cmd:"" help:"Show Nomad's nodes, what runs on them, whether it is healthy, and what it holds."`
+}

@@ -3,13 +3,14 @@ package cluster_test
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"strings"
 	"testing"
 
 	"github.com/miekg/dns"
+
+	"github.com/dionysia-dev/dionysia/e2e/clusterkit"
 )
 
 func write(t *testing.T, path, text string) {
@@ -19,33 +20,10 @@ func write(t *testing.T, path, text string) {
 	}
 }
 
-// ask sends a request with a Consul and Nomad token, none when it is empty.
-func ask(t *testing.T, method, url, token, body string) (status int, answer string) {
-	t.Helper()
-	req, err := http.NewRequest(method, url, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if token != "" {
-		req.Header.Set("X-Consul-Token", token)
-		req.Header.Set("X-Nomad-Token", token)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp.StatusCode, strings.TrimSpace(string(b))
-}
-
 // token makes a Consul token with one of the repository's policies.
 func (c *cluster) token(t *testing.T, policy string) string {
 	t.Helper()
-	status, body := ask(t, http.MethodPut, c.at(4)+"/v1/acl/token", c.secret(t, "consul.management"),
+	status, body := clusterkit.Ask(t, http.MethodPut, c.At(4)+"/v1/acl/token", c.Secret(t, "consul.management"),
 		`{"Policies": [{"Name": "dionysia-`+policy+`"}], "Local": true}`)
 	var made struct{ SecretID string }
 	if err := json.Unmarshal([]byte(body), &made); status != http.StatusOK || err != nil {
@@ -55,7 +33,7 @@ func (c *cluster) token(t *testing.T, policy string) string {
 }
 
 func (c *cluster) accessControl(t *testing.T) {
-	consul, nomad := c.at(4), c.at(5)
+	consul, nomad := c.At(4), c.At(5)
 	register := func(service string) string {
 		return `{"ID": "test-` + service + `", "Name": "` + service + `", "Port": 1}`
 	}
@@ -65,7 +43,7 @@ func (c *cluster) accessControl(t *testing.T) {
 		edit     = "/v1/agent/service/register"
 	)
 	none, router, worker, ingest, edge := "", c.token(t, "router"), c.token(t, "worker"), c.token(t, "ingest"), c.token(t, "edge")
-	operator := c.secret(t, "consul.operator")
+	operator := c.Secret(t, "consul.operator")
 	for _, q := range []struct {
 		who, token, method, path, body string
 		status                         int
@@ -92,13 +70,13 @@ func (c *cluster) accessControl(t *testing.T) {
 		{"people", operator, "PUT", edit, register("origin"), 403, "", ""},
 		{"people", operator, "GET", "/v1/acl/tokens", "", 403, "", ""},
 	} {
-		status, answer := ask(t, q.method, consul+q.path, q.token, q.body)
+		status, answer := clusterkit.Ask(t, q.method, consul+q.path, q.token, q.body)
 		if status != q.status || (q.want != "" && answer != q.want) || !strings.Contains(answer, q.has) {
 			t.Errorf("%s, Consul's %s %s: %d %.300s; want %d %s%s", q.who, q.method, q.path, status, answer, q.status, q.want, q.has)
 		}
 	}
 	for path, want := range map[string]int{"/v1/jobs": 403, "/v1/nodes": 403, "/v1/vars": 200, "/v1/var/nomad/jobs/api": 403} {
-		status, answer := ask(t, http.MethodGet, nomad+path, none, "")
+		status, answer := clusterkit.Ask(t, http.MethodGet, nomad+path, none, "")
 		if status != want || (want == 200 && answer != "[]") {
 			t.Errorf("anonymous, Nomad's GET %s: %d %.300s; want %d", path, status, answer, want)
 		}
@@ -111,9 +89,9 @@ func (c *cluster) accessControl(t *testing.T) {
 func (c *cluster) dnsAcrossHosts(t *testing.T) {
 	for host, question := range map[string]string{"server": "w1.origin.service.consul.", "ingest": "w2.origin.service.consul.",
 		"w1": "w2.origin.service.consul.", "w2": "w1.origin.service.consul."} {
-		at := c.reach(t, host, "127.0.0.1:53")
+		at := c.Reach(t, host, "127.0.0.1:53")
 		srv, err := lookup(at, question)
-		if want := addresses[question[:2]] + ":8091"; err != nil || srv != want {
+		if want := clusterkit.Addresses()[question[:2]] + ":8091"; err != nil || srv != want {
 			t.Errorf("%s, asked on %s: %q, %v; want %s", question, host, srv, err, want)
 		}
 	}

@@ -13,15 +13,15 @@ import (
 // with the variables that change its shape.
 func (c *cluster) jobFiles(t *testing.T) {
 	for _, job := range jobs {
-		c.run(t, "job", "validate", job)
+		c.Run(t, "job", "validate", job)
 		// It runs already, so the plan creates and destroys nothing: exit status 0. With 1 it would.
-		out, err := c.script("job", "plan", job).CombinedOutput()
+		out, err := c.Script("job", "plan", job).CombinedOutput()
 		if err != nil || !strings.Contains(string(out), "All tasks successfully allocated") {
 			t.Errorf("planning %s: %v\n%s", job, err, out)
 		}
 	}
 	// No node here has a card: Nomad must say so.
-	out, err := c.script("job", "plan", "worker", "-var=gpus=2").CombinedOutput()
+	out, err := c.Script("job", "plan", "worker", "-var=gpus=2").CombinedOutput()
 	if !strings.Contains(string(out), "missing devices") {
 		t.Errorf("planning workers with two cards: %v\n%s", err, out)
 	}
@@ -31,9 +31,9 @@ func (c *cluster) jobFiles(t *testing.T) {
 		{"edge", "-var=role="},
 		{"api", "-var=count=3"},
 	} {
-		c.run(t, append([]string{"job", "validate"}, v...)...)
+		c.Run(t, append([]string{"job", "validate"}, v...)...)
 	}
-	if out, err := c.script("job", "validate", "worker", "-var=kill_timeout=soon").CombinedOutput(); err == nil {
+	if out, err := c.Script("job", "validate", "worker", "-var=kill_timeout=soon").CombinedOutput(); err == nil {
 		t.Errorf("a kill_timeout of \"soon\" is valid:\n%s", out)
 	}
 }

@@ -35,6 +35,8 @@ type Store interface {
 	DeleteDrain(ctx context.Context, worker string) (had bool, err error)
 	Ledger(ctx context.Context, worker string) (map[string]map[string]store.Held, error)
 	NewLedgers() *store.Ledgers
+	IngestReports(ctx context.Context) ([]store.IngestReport, error)
+	ActiveStreams(ctx context.Context) ([]string, error)
 	Broadcast(ctx context.Context, id string) (stream.Broadcast, error)
 	Placement(ctx context.Context, id string) (stream.Placement, error)
 	Status(ctx context.Context, id string) (stream.RunStatus, error)

@@ -1,0 +1,303 @@
+// Package keys makes and keeps everything that is secret in a cluster, in one
+// folder on a machine that its operator trusts:
+//
+//	cluster.json             what the cluster is: datacenter, hosts, their roles
+//	consul.gossip            what encrypts gossip between Consul's agents; nomad.gossip likewise
+//	consul.ca.pem .ca.key    the authority for Consul's agents; nomad.ca.… likewise
+//	consul.management        tokens' secret ids: all rights in Consul,
+//	consul.operator            people's, to look,
+//	consul.agent.HOST          a host's Consul agent's,
+//	consul.dns                 what every agent answers DNS by,
+//	consul.nomad.server        Nomad's servers' and clients',
+//	consul.nomad.client
+//	nomad.token              all rights in Nomad
+//	cluster.secret           what Dionysia's roles sign with
+//	admin.token              of the api
+//	redis.password
+//	hosts/HOST/consul.d/     what goes to that host's /etc/consul.d: host.hcl and its certificate
+//	hosts/HOST/nomad.d/      and to its /etc/nomad.d
+//	hosts/HOST/roles         what tools/provision makes of the host
+//
+// Secrets are made once and never written over. What is made from them (the
+// hosts' files) is renewed when the cluster changes.
+package keys
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// DefaultDays is how long a certificate is good unless asked otherwise.
+const DefaultDays = 365
+
+// maxDays is what an operator may ask for.
+const maxDays = 3650
+
+// soon is how long before its end a certificate is spoken of.
+const soon = 30 * 24 * time.Hour
+
+// Options are what Init is asked for. What is empty stays as it was, or is the
+// default in a new folder.
+type Options struct {
+	Datacenter string // dc1
+	Region     string // Nomad's: global
+	Etc        string // folder on the hosts: /etc
+	HTTPS      *bool  // false
+	Hosts      []Host // to add, or to change
+	Remove     []string
+	Days       int  // of a new certificate; 0 is DefaultDays
+	Renew      bool // certificates are made anew, for the same keys
+	Now        time.Time
+}
+
+// Report says what Init did, by names in the folder.
+type Report struct {
+	Made, Changed []string
+	Kept          int
+	Notes         []string
+	Cluster       *Cluster
+}
+
+// Init makes what is missing in the folder. It may be run again at any time,
+// also after a run that was cut off.
+//
+// What can't be is an error that wraps ErrInput, and nothing is written then.
+func Init(dir string, o Options) (*Report, error) {
+	was, err := readCluster(dir)
+	if err != nil {
+		return nil, err
+	}
+	if o.Days == 0 {
+		o.Days = DefaultDays
+	}
+	if o.Days < 1 || o.Days > maxDays {
+		return nil, invalid("days: %d is not from 1 to %d", o.Days, maxDays)
+	}
+	if was == nil && len(o.Hosts) == 0 {
+		return nil, invalid("hosts: none, and there is no cluster in %s yet: name the hosts, as in --host s1=10.0.0.1,server", dir)
+	}
+	was, err = without(was, o.Remove)
+	if err != nil {
+		return nil, err
+	}
+	c, err := merge(was, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := private(dir); err != nil {
+		return nil, err
+	}
+	f := &folder{dir: dir}
+	if err := f.sweep(o.Now); err != nil {
+		return nil, err
+	}
+	description, err := json.MarshalIndent(c, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	if err := f.put("cluster.json", append(description, '\n')); err != nil {
+		return nil, err
+	}
+	r := &Report{Cluster: c}
+	if r.Notes, err = makeAll(f, c, o); err != nil {
+		return nil, err
+	}
+	r.Made, r.Changed, r.Kept = f.made, f.changed, f.kept
+	return r, nil
+}
+
+func without(c *Cluster, names []string) (*Cluster, error) {
+	if len(names) == 0 {
+		return c, nil
+	}
+	left := Cluster{}
+	if c != nil {
+		left = *c
+	}
+	for _, name := range names {
+		i := slices.IndexFunc(left.Hosts, func(h Host) bool { return h.Name == name })
+		if i < 0 {
+			return nil, invalid("remove: there is no host %s", name)
+		}
+		left.Hosts = slices.Delete(slices.Clone(left.Hosts), i, i+1)
+	}
+	return &left, nil
+}
+
+// makeAll makes the secrets and the hosts' files.
+func makeAll(f *folder, c *Cluster, o Options) (notes []string, err error) {
+	s, err := makeSecrets(f)
+	if err != nil {
+		return nil, err
+	}
+	issue := &issuer{folder: f, now: o.Now, days: o.Days, renew: o.Renew}
+	consul, err := issue.authority("consul")
+	if err != nil {
+		return nil, err
+	}
+	nomad, err := issue.authority("nomad")
+	if err != nil {
+		return nil, err
+	}
+	for _, h := range c.Hosts {
+		end, err := makeHost(issue, consul, nomad, s, part{Cluster: c, Host: h})
+		if err != nil {
+			return nil, err
+		}
+		if end.Before(o.Now.Add(soon)) {
+			notes = append(notes, fmt.Sprintf("certificates of %s end on %s: run this again with --renew, and bring them there", h.Name, end.Format(time.DateOnly)))
+		}
+	}
+	for _, name := range f.gone(c.Hosts) {
+		notes = append(notes, fmt.Sprintf("hosts/%s and consul.agent.%s are of no host of this cluster; bootstrap takes its token away, the files are yours to remove", name, name))
+	}
+	return notes, nil
+}
+
+// shared are the secrets that hosts' files have.
+type shared struct{ consulGossip, nomadGossip, dns, nomadServer, nomadClient string }
+
+func makeSecrets(f *folder) (s shared, err error) {
+	for _, w := range []struct {
+		name string
+		kind kind
+		to   *string
+	}{
+		{"consul.gossip", gossip, &s.consulGossip},
+		{"nomad.gossip", gossip, &s.nomadGossip},
+		{"consul.dns", token, &s.dns},
+		{"consul.nomad.server", token, &s.nomadServer},
+		{"consul.nomad.client", token, &s.nomadClient},
+		{"consul.management", token, nil},
+		{"consul.operator", token, nil},
+		{"nomad.token", token, nil},
+		{"cluster.secret", password, nil},
+		{"admin.token", password, nil},
+		{"redis.password", password, nil},
+	} {
+		value, err := f.secret(w.name, w.kind)
+		if err != nil {
+			return s, err
+		}
+		if w.to != nil {
+			*w.to = value
+		}
+	}
+	return s, nil
+}
+
+// makeHost makes what goes to one host; it returns when its certificates end.
+func makeHost(issue *issuer, consul, nomad *authority, s shared, p part) (end time.Time, err error) {
+	if p.Agent, err = issue.secret("consul.agent."+p.Name, token); err != nil {
+		return end, err
+	}
+	p.DNS, p.Kind, p.NomadsToken = s.dns, "client", s.nomadClient
+	if p.Server {
+		p.Kind, p.NomadsToken = "server", s.nomadServer
+	}
+	for _, program := range []struct {
+		name, domain, gossip, hcl string
+		authority                 *authority
+	}{
+		{"consul", p.Datacenter + ".consul", s.consulGossip, consulHCL, consul},
+		{"nomad", p.Region + ".nomad", s.nomadGossip, nomadHCL, nomad},
+	} {
+		dir := "hosts/" + p.Name + "/" + program.name + ".d/"
+		w := wanted{
+			cert: dir + "agent.pem", key: dir + "agent-key.pem", name: p.Kind + "." + program.domain,
+			dns: []string{p.Kind + "." + program.domain, "localhost"},
+			ips: addresses(p.Host),
+		}
+		until, err := issue.certificate(program.authority, w)
+		if err != nil {
+			return end, err
+		}
+		if end.IsZero() || until.Before(end) {
+			end = until
+		}
+		p.Encrypt = program.gossip
+		hcl, err := render("host.hcl", program.hcl, p)
+		if err != nil {
+			return end, err
+		}
+		if err := errors.Join(issue.put(dir+"ca.pem", program.authority.pem), issue.put(dir+"host.hcl", hcl)); err != nil {
+			return end, err
+		}
+	}
+	roles := p.Roles
+	if p.Server {
+		roles = append([]string{"server"}, roles...)
+	}
+	return end, issue.put("hosts/"+p.Name+"/roles", []byte(strings.Join(roles, " ")+"\n"))
+}
+
+// addresses are what a host's certificates are for: itself, and as others reach
+// it.
+func addresses(h Host) []net.IP {
+	loopback := net.IPv4(127, 0, 0, 1)
+	if ip := net.IP(h.IP.AsSlice()); !ip.Equal(loopback) {
+		return []net.IP{loopback, ip}
+	}
+	return []net.IP{loopback}
+}
+
+// readCluster returns nil when the folder holds none.
+func readCluster(dir string) (*Cluster, error) {
+	path := filepath.Join(dir, "cluster.json")
+	b, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var c Cluster
+	if err := json.Unmarshal(b, &c); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return &c, nil
+}
+
+// Folder is one that Init has made.
+type Folder struct {
+	Dir string
+	Cluster
+}
+
+// Open reads a folder that Init has made.
+func Open(dir string) (*Folder, error) {
+	c, err := readCluster(dir)
+	if err != nil {
+		return nil, err
+	}
+	if c == nil {
+		return nil, invalid("%s has no cluster.json: `dionysia cluster init %s --host …` makes it", dir, dir)
+	}
+	if err := c.check(); err != nil {
+		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, "cluster.json"), err)
+	}
+	return &Folder{Dir: dir, Cluster: *c}, nil
+}
+
+// Secret returns the secret in the file of that name.
+func (f *Folder) Secret(name string) (string, error) {
+	b, err := os.ReadFile(filepath.Join(f.Dir, name))
+	if errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("%s has no %s: `dionysia cluster init %s` makes what is missing", f.Dir, name, f.Dir)
+	}
+	if err != nil {
+		return "", err
+	}
+	s := strings.TrimSpace(string(b))
+	if s == "" {
+		return "", fmt.Errorf("%s is empty", filepath.Join(f.Dir, name))
+	}
+	return s, nil
+}

@@ -1,0 +1,436 @@
+package keys_test
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/dionysia-dev/dionysia/services/cluster/keys"
+)
+
+var now = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+
+func hosts(t *testing.T, list ...string) (out []keys.Host) {
+	t.Helper()
+	for _, s := range list {
+		h, err := keys.ParseHost(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h.String() != s {
+			t.Errorf("%q is read as %q", s, h)
+		}
+		out = append(out, h)
+	}
+	return out
+}
+
+func mustInit(t *testing.T, dir string, o keys.Options) *keys.Report {
+	t.Helper()
+	if o.Now.IsZero() {
+		o.Now = now
+	}
+	r, err := keys.Init(dir, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// contents reads all files; it fails when one may be read by others.
+func contents(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		want := fs.FileMode(0o600)
+		if d.IsDir() {
+			want = 0o700
+		}
+		if info.Mode().Perm() != want {
+			t.Errorf("%s has mode %04o, want %04o", path, info.Mode().Perm(), want)
+		}
+		if d.IsDir() {
+			return nil
+		}
+		b, err := os.ReadFile(path)
+		name, _ := filepath.Rel(dir, path)
+		all[name] = string(b)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// isSecret says that what is in the file must never change.
+func isSecret(name string) bool {
+	return !strings.HasSuffix(name, "host.hcl") && !strings.HasSuffix(name, "roles") && name != "cluster.json"
+}
+
+func TestInitMakesWhatIsMissingAndKeepsTheRest(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "keys")
+	first := mustInit(t, dir, keys.Options{Hosts: hosts(t, "s1=10.0.0.1,server,redis,api", "w1=10.0.0.4,worker,router")})
+	was := contents(t, dir)
+	if len(first.Made) != len(was) || first.Kept != 0 || len(first.Changed) != 0 {
+		t.Errorf("made %d, changed %v, kept %d of %d files", len(first.Made), first.Changed, first.Kept, len(was))
+	}
+	t.Run("again", func(t *testing.T) {
+		r := mustInit(t, dir, keys.Options{Now: now.Add(time.Hour)})
+		if len(r.Made)+len(r.Changed)+len(r.Notes) > 0 || r.Kept != len(was) {
+			t.Errorf("made %v, changed %v, kept %d, says %v", r.Made, r.Changed, r.Kept, r.Notes)
+		}
+		if d := cmp.Diff(was, contents(t, dir)); d != "" {
+			t.Error(d)
+		}
+	})
+	t.Run("hosts share nothing but what all need", func(t *testing.T) {
+		for _, secret := range []string{"consul.management", "consul.operator", "nomad.token", "cluster.secret", "admin.token", "redis.password", "consul.agent.s1", "consul.nomad.server", "nomad.gossip"} {
+			for name, text := range was {
+				if strings.HasPrefix(name, "hosts/w1/") && strings.Contains(text, strings.TrimSpace(was[secret])) {
+					t.Errorf("%s has %s", name, secret)
+				}
+			}
+		}
+	})
+	t.Run("one host more", func(t *testing.T) {
+		r := mustInit(t, dir, keys.Options{Hosts: hosts(t, "w2=10.0.0.5,worker")})
+		is := contents(t, dir)
+		for name, text := range was {
+			if isSecret(name) && is[name] != text {
+				t.Errorf("%s was written over", name)
+			}
+		}
+		if len(r.Changed) != 1 || len(is) != len(was)+10 {
+			t.Errorf("changed %v; %d files after %d", r.Changed, len(is), len(was))
+		}
+	})
+	t.Run("more servers", func(t *testing.T) {
+		mustInit(t, dir, keys.Options{Hosts: hosts(t, "s2=10.0.0.2,server", "s3=10.0.0.3,server")})
+		is := contents(t, dir)
+		for name, text := range was {
+			if isSecret(name) && is[name] != text {
+				t.Errorf("%s was written over", name)
+			}
+		}
+		if hcl := is["hosts/w1/consul.d/host.hcl"]; !strings.Contains(hcl, `retry_join = ["10.0.0.1", "10.0.0.2", "10.0.0.3"]`) || strings.Contains(hcl, "bootstrap_expect") {
+			t.Errorf("w1: %s", hcl)
+		}
+		if hcl := is["hosts/s1/nomad.d/host.hcl"]; !strings.Contains(hcl, "bootstrap_expect = 3") {
+			t.Errorf("s1: %s", hcl)
+		}
+	})
+	t.Run("a host less", func(t *testing.T) {
+		r := mustInit(t, dir, keys.Options{Remove: []string{"w2"}})
+		if len(r.Notes) != 1 || !strings.Contains(r.Notes[0], "hosts/w2") || len(r.Cluster.Hosts) != 4 {
+			t.Errorf("says %v, hosts %v", r.Notes, r.Cluster.Hosts)
+		}
+	})
+}
+
+// TestInitAfterOneThatWasCutOff removes each file in turn, as if the run had
+// ended before it, and leaves what such a run leaves.
+func TestInitAfterOneThatWasCutOff(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	o := keys.Options{Hosts: hosts(t, "s1=10.0.0.1,server", "w1=10.0.0.4,worker")}
+	mustInit(t, dir, o)
+	all := contents(t, dir)
+	left := filepath.Join(dir, "hosts", "w1", "consul.d", ".new-123")
+	for name := range all {
+		if strings.HasSuffix(name, ".ca.key") {
+			continue // made before its certificate: without it the folder is damaged
+		}
+		if err := os.Remove(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(left, []byte("half"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(left, now.Add(-time.Hour), now.Add(-time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		mustInit(t, dir, o)
+		is := contents(t, dir)
+		if len(is) != len(all) {
+			t.Errorf("without %s: %d files, then %d", name, len(all), len(is))
+		}
+		for other, text := range all {
+			// Certificates follow their key.
+			if other != name && isSecret(other) && !strings.HasSuffix(other, ".pem") && is[other] != text {
+				t.Errorf("without %s: %s was written over", name, other)
+			}
+		}
+		checkCertificates(t, dir, is)
+		all = is
+	}
+}
+
+func checkCertificates(t *testing.T, dir string, files map[string]string) {
+	t.Helper()
+	for name := range files {
+		if !strings.HasSuffix(name, "/agent.pem") {
+			continue
+		}
+		at := filepath.Join(dir, filepath.Dir(name))
+		if _, err := tls.LoadX509KeyPair(filepath.Join(at, "agent.pem"), filepath.Join(at, "agent-key.pem")); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := verify(t, at, "localhost", now); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// verify verifies the certificate in a host's folder by the authority there.
+func verify(t *testing.T, dir, name string, at time.Time) (*x509.Certificate, error) {
+	t.Helper()
+	ca, err := os.ReadFile(filepath.Join(dir, "ca.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca)
+	b, err := os.ReadFile(filepath.Join(dir, "agent.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(b)
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
+		if _, err := cert.Verify(x509.VerifyOptions{DNSName: name, Roots: roots, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{usage}}); err != nil {
+			return cert, err
+		}
+	}
+	return cert, nil
+}
+
+func TestCertificates(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "keys")
+	mustInit(t, dir, keys.Options{Datacenter: "ams1", Region: "europe", Hosts: hosts(t, "s1=10.0.0.1,server", "w1=10.0.0.4,worker", "v6=2001:db8::1,edge")})
+	for _, c := range []struct {
+		host, name string
+		good       bool
+	}{
+		{"s1/consul.d", "server.ams1.consul", true},
+		{"s1/consul.d", "10.0.0.1", true},
+		{"s1/consul.d", "127.0.0.1", true},
+		{"s1/consul.d", "localhost", true},
+		{"s1/consul.d", "server.dc1.consul", false},
+		{"s1/consul.d", "server.europe.nomad", false},
+		{"s1/nomad.d", "server.europe.nomad", true},
+		{"s1/nomad.d", "10.0.0.1", true},
+		{"w1/consul.d", "client.ams1.consul", true},
+		{"w1/consul.d", "server.ams1.consul", false},
+		{"w1/nomad.d", "client.europe.nomad", true},
+		{"w1/nomad.d", "server.europe.nomad", false},
+		{"w1/nomad.d", "10.0.0.1", false},
+		{"v6/nomad.d", "2001:db8::1", true},
+	} {
+		cert, err := verify(t, filepath.Join(dir, "hosts", c.host), c.name, now)
+		if (err == nil) != c.good {
+			t.Errorf("%s for %s: %v", c.host, c.name, err)
+		}
+		if d := cert.NotAfter.Sub(now); d != keys.DefaultDays*24*time.Hour {
+			t.Errorf("%s is good for %v", c.host, d)
+		}
+	}
+	// The other program's authority is no authority.
+	at := filepath.Join(dir, "hosts", "s1")
+	if err := os.Rename(filepath.Join(at, "nomad.d", "ca.pem"), filepath.Join(at, "consul.d", "ca.pem")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := verify(t, filepath.Join(at, "consul.d"), "localhost", now); err == nil {
+		t.Error("Nomad's authority is good for Consul")
+	}
+}
+
+func TestRenewal(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "keys")
+	mustInit(t, dir, keys.Options{Hosts: hosts(t, "s1=10.0.0.1,server,worker")})
+	was := contents(t, dir)
+	at := filepath.Join(dir, "hosts", "s1", "consul.d")
+
+	late := now.AddDate(0, 0, 340)
+	if r := mustInit(t, dir, keys.Options{Now: late}); len(r.Changed) != 0 || len(r.Notes) != 1 || !strings.Contains(r.Notes[0], "--renew") {
+		t.Errorf("25 days before the end: changed %v, says %v", r.Changed, r.Notes)
+	}
+	r := mustInit(t, dir, keys.Options{Now: late, Renew: true, Days: 30})
+	if d := cmp.Diff([]string{"hosts/s1/consul.d/agent.pem", "hosts/s1/nomad.d/agent.pem"}, r.Changed); d != "" || len(r.Made) > 0 {
+		t.Errorf("renewing made %v, changed %s", r.Made, d)
+	}
+	if cert, err := verify(t, at, "server.dc1.consul", late.AddDate(0, 0, 29)); err != nil || !cert.NotAfter.Equal(late.AddDate(0, 0, 30)) {
+		t.Errorf("renewed: %v", err)
+	}
+	// One that has ended is renewed unasked.
+	if r := mustInit(t, dir, keys.Options{Now: late.AddDate(0, 0, 31)}); len(r.Changed) != 2 {
+		t.Errorf("after its end: changed %v", r.Changed)
+	}
+	// A host at another address, the same key.
+	mustInit(t, dir, keys.Options{Now: late, Hosts: hosts(t, "s1=10.0.0.9,server,worker")})
+	if _, err := verify(t, at, "10.0.0.9", late.Add(time.Hour)); err != nil {
+		t.Error(err)
+	}
+	// An authority is renewed before what it signs would outlive it, for the same key: the old one's certificates stay good.
+	end := now.AddDate(0, 0, 3649)
+	mustInit(t, dir, keys.Options{Now: end.AddDate(0, 0, -10), Renew: true, Days: 5})
+	old, err := os.ReadFile(filepath.Join(at, "agent.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustInit(t, dir, keys.Options{Now: end.AddDate(0, 0, -9)})
+	is := contents(t, dir)
+	if is["consul.ca.pem"] == was["consul.ca.pem"] || is["consul.ca.key"] != was["consul.ca.key"] || is["hosts/s1/consul.d/ca.pem"] != is["consul.ca.pem"] {
+		t.Error("the authority was not renewed")
+	}
+	if string(old) != is["hosts/s1/consul.d/agent.pem"] {
+		t.Error("a good certificate was renewed with its authority")
+	}
+	if _, err := verify(t, at, "server.dc1.consul", end.AddDate(0, 0, -8)); err != nil {
+		t.Errorf("of the renewed authority: %v", err)
+	}
+}
+
+func TestBadInputWritesNothing(t *testing.T) {
+	for _, c := range []struct{ host, want string }{
+		{"w1", "not NAME=IP"},
+		{"w1=10.0.0,worker", "host w1: address"},
+		{"w1=,worker", "host w1: address"},
+		{"w1=0.0.0.0,worker", "host w1: address"},
+		{"w1=224.0.0.1,worker", "host w1: address"},
+		{"w1=10.0.0.1", "host w1: role: none"},
+		{"w1=10.0.0.1,", "host w1: role"},
+		{"w1=10.0.0.1,gpu", `host w1: role: there is no "gpu"`},
+		{"w1=10.0.0.1,worker,worker", "host w1: role: worker is named twice"},
+		{"=10.0.0.1,worker", `host "": name`},
+		{"W1=10.0.0.1,worker", `host "W1": name`},
+		{"w.1=10.0.0.1,worker", `host "w.1": name`},
+		{"../x=10.0.0.1,worker", `host "../x": name`},
+		{"-w=10.0.0.1,worker", `host "-w": name`},
+		{strings.Repeat("w", 64) + "=10.0.0.1,worker", "name"},
+	} {
+		if _, err := keys.ParseHost(c.host); !errors.Is(err, keys.ErrInput) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q: %v, want %s", c.host, err, c.want)
+		}
+	}
+	one := hosts(t, "s1=10.0.0.1,server")
+	for _, c := range []struct {
+		name string
+		o    keys.Options
+		want string
+	}{
+		{"nothing", keys.Options{}, "hosts: none"},
+		{"no server", keys.Options{Hosts: hosts(t, "w1=10.0.0.4,worker")}, "hosts: none is a server"},
+		{"two servers", keys.Options{Hosts: hosts(t, "s1=10.0.0.1,server", "s2=10.0.0.2,server")}, "hosts: 2 servers"},
+		{"four servers", keys.Options{Hosts: hosts(t, "a=10.0.0.1,server", "b=10.0.0.2,server", "c=10.0.0.3,server", "d=10.0.0.4,server")}, "survive the loss of 1, as 3"},
+		{"one name twice", keys.Options{Hosts: hosts(t, "s1=10.0.0.1,server", "s1=10.0.0.2,worker")}, "host s1: name: given twice"},
+		{"one address twice", keys.Options{Hosts: hosts(t, "s1=10.0.0.1,server", "w1=10.0.0.1,worker")}, "host w1: address: 10.0.0.1 is host s1's"},
+		{"datacenter", keys.Options{Hosts: one, Datacenter: "DC 1"}, "datacenter"},
+		{"region", keys.Options{Hosts: one, Region: "eu.west"}, "region"},
+		{"etc", keys.Options{Hosts: one, Etc: "etc"}, "etc"},
+		{"etc that is no path in HCL", keys.Options{Hosts: one, Etc: `/etc/${x}`}, "etc"},
+		{"days", keys.Options{Hosts: one, Days: -1}, "days"},
+		{"remove", keys.Options{Hosts: one, Remove: []string{"w9"}}, "remove: there is no host w9"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "keys")
+			_, err := keys.Init(dir, c.o)
+			if !errors.Is(err, keys.ErrInput) || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%v, want %s", err, c.want)
+			}
+			if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("something was written: %v", err)
+			}
+		})
+	}
+}
+
+func TestAFolderThatIsAnothers(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "keys")
+	o := keys.Options{Hosts: hosts(t, "s1=10.0.0.1,server")}
+	mustInit(t, dir, o)
+	was := contents(t, dir)
+	for _, c := range []struct {
+		name, file, text string
+		want             string
+		o                keys.Options
+	}{
+		{name: "another datacenter", o: keys.Options{Datacenter: "dc2"}, want: "datacenter: it is dc1"},
+		{name: "a secret that is none", file: "consul.operator", text: "hello", want: "consul.operator is not a UUID"},
+		{name: "an empty one", file: "cluster.secret", text: "", want: "cluster.secret is not"},
+		{name: "a key that is none", file: "consul.ca.key", text: "x", want: "consul.ca.key"},
+		{name: "another authority's key", file: "consul.ca.key", text: was["nomad.ca.key"], want: "consul.ca.pem is not of the key"},
+		{name: "cluster.json", file: "cluster.json", text: "{", want: "cluster.json"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if c.file != "" {
+				if err := os.WriteFile(filepath.Join(dir, c.file), []byte(c.text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = os.WriteFile(filepath.Join(dir, c.file), []byte(was[c.file]), 0o600) }()
+			}
+			c.o.Now = now
+			if _, err := keys.Init(dir, c.o); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%v, want %s", err, c.want)
+			}
+		})
+	}
+	if d := cmp.Diff(was, contents(t, dir)); d != "" {
+		t.Error(d)
+	}
+	if err := os.Rename(filepath.Join(dir, "nomad.ca.key"), filepath.Join(t.TempDir(), "key")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := keys.Init(dir, keys.Options{Now: now}); err == nil || !strings.Contains(err.Error(), "nomad.ca.key, is not") {
+		t.Errorf("an authority whose key is lost: %v", err)
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := keys.Init(dir, o); err == nil || !strings.Contains(err.Error(), "chmod 700") {
+		t.Errorf("a folder that all may read: %v", err)
+	}
+}
+
+func TestOpen(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "keys")
+	if _, err := keys.Open(dir); !errors.Is(err, keys.ErrInput) {
+		t.Errorf("none there: %v", err)
+	}
+	mustInit(t, dir, keys.Options{Hosts: hosts(t, "s1=10.0.0.1,server")})
+	f, err := keys.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err := f.Secret("nomad.token"); err != nil || len(s) != 36 {
+		t.Errorf("nomad.token is %q, %v", s, err)
+	}
+	if _, err := f.Secret("none"); err == nil || !strings.Contains(err.Error(), "cluster init") {
+		t.Errorf("a secret that is not there: %v", err)
+	}
+	if fmt.Sprint(f.Servers()) != "[s1=10.0.0.1,server]" {
+		t.Errorf("servers %v", f.Servers())
+	}
+}

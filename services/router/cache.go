@@ -103,6 +103,20 @@ func (c *cache) has(path string, now time.Time) bool {
 	return ok && now.Before(m.until)
 }
 
+// holds reports whether path is kept, without counting as a use.
+func (c *cache) holds(path string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.kept.Contains(path)
+}
+
+// appeared forgets that path was missing.
+func (c *cache) appeared(path string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.negative.Remove(path)
+}
+
 // reserve makes room for n more bytes of o, which is filling.
 func (c *cache) reserve(o *object, n int64) error {
 	c.mu.Lock()

@@ -17,6 +17,9 @@ const (
 	stallTimeout = 10 * time.Second
 )
 
+// errTooLarge says that a segment is larger than Config.MaxObjectBytes.
+var errTooLarge = errors.New("over the limit")
+
 // fetchSegment returns the segment of t for reading, filled or filling; the
 // caller releases it. All that ask while it fills share one upstream request,
 // which goes on when they leave.
@@ -93,7 +96,7 @@ func (r *Router) fillFrom(ctx context.Context, o *object, st *streamState, origi
 	}
 	size := resp.ContentLength
 	if size > r.cfg.MaxObjectBytes {
-		return fmt.Errorf("segment %s: %d bytes are over the limit of %d", o.path, size, r.cfg.MaxObjectBytes)
+		return fmt.Errorf("segment %s of %d bytes: %w of %d", o.path, size, errTooLarge, r.cfg.MaxObjectBytes)
 	}
 	if size >= 0 {
 		if err := r.cache.reserve(o, size); err != nil {
@@ -118,7 +121,7 @@ func (r *Router) copyBody(o *object, body io.Reader, size int64, stalled *time.T
 			// Of unknown length: room is made as it comes. Growing by doubling
 			// needs up to three times the bytes for a moment.
 			if total+fillChunk > r.cfg.MaxObjectBytes {
-				return fmt.Errorf("segment %s: over the limit of %d bytes", o.path, r.cfg.MaxObjectBytes)
+				return fmt.Errorf("segment %s: %w of %d bytes", o.path, errTooLarge, r.cfg.MaxObjectBytes)
 			}
 			if need := total + fillChunk - o.reserved; need > 0 {
 				if err := r.cache.reserve(o, need); err != nil {

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,9 @@ const (
 	manifestWait = 400 * time.Millisecond
 	// manifestRetry is the pause after an origin failed.
 	manifestRetry = 200 * time.Millisecond
+	// behindTTL is how long a manifest is served without asking that lacks a number
+	// which another one of its stream lists.
+	behindTTL = 100 * time.Millisecond
 	// manifestTimeout bounds one fetch, with re-resolving.
 	manifestTimeout = 6 * time.Second
 )
@@ -39,14 +43,20 @@ type manifest struct {
 
 	mu       sync.Mutex
 	fetching chan struct{} // closed when the fetch in flight has ended
+	holding  chan struct{} // closed when that fetch waits for segments; see hold
 	err      error         // of the last fetch; nil when it was good
 	retry    time.Time     // with err: not asked again before
 	touched  time.Time
+
+	// held is the fetching goroutine's: since when, and when last, a newer body
+	// waited for its segments.
+	held struct{ since, last time.Time }
 }
 
 // manifestBody is a manifest as it is served. It never changes.
 type manifestBody struct {
 	body    []byte
+	uris    []string // the absolute paths of all that it lists
 	version version
 	epoch   uint64 // the epoch whose origin was asked
 	ended   bool
@@ -92,6 +102,8 @@ func (r *Router) serveable(ctx context.Context, m *manifest) (body *manifestBody
 	good := m.good.Load()
 	switch {
 	case good != nil && err == nil:
+		return good, false, nil
+	case good != nil && errors.Is(err, errHeld) && r.mayServe(m.st, good, err):
 		return good, false, nil
 	case good != nil && r.mayServe(m.st, good, err):
 		return good, true, nil
@@ -143,28 +155,46 @@ func (r *Router) fetchManifest(ctx context.Context, m *manifest) error {
 			return m.err
 		}
 		done := make(chan struct{})
-		m.fetching = done
+		m.fetching, m.holding = done, make(chan struct{})
 		r.goes.Go(func() { r.runFetch(m, done) })
 	}
-	done := m.fetching
+	done, holding := m.fetching, m.holding
 	m.mu.Unlock()
 
-	var slow <-chan time.Time
-	if m.good.Load() != nil {
-		t := time.NewTimer(manifestWait)
-		defer t.Stop()
-		slow = t.C
-	}
-	select {
-	case <-done:
-	case <-slow:
-		return errSlow
-	case <-ctx.Done():
-		return ctx.Err()
+	if err := waitFetch(ctx, done, holding, m.good.Load() != nil); err != nil {
+		return err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.err
+}
+
+// waitFetch waits until a fetch has ended: with something to serve instead, no
+// longer than a viewer would bear.
+func waitFetch(ctx context.Context, done, holding <-chan struct{}, mayLeave bool) error {
+	var slow, held <-chan time.Time
+	if mayLeave {
+		t := time.NewTimer(manifestWait)
+		defer t.Stop()
+		slow = t.C
+	}
+	for {
+		select {
+		case <-done:
+			return nil
+		case <-holding:
+			holding = nil
+			t := time.NewTimer(holdPatience)
+			defer t.Stop()
+			held = t.C
+		case <-held:
+			return errHeld
+		case <-slow:
+			return errSlow
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // runFetch does one fetch and notes its outcome.
@@ -173,15 +203,19 @@ func (r *Router) runFetch(m *manifest, done chan struct{}) {
 	defer cancel()
 	asked := time.Now()
 	body, err := r.askManifest(ctx, m)
-	if err == nil {
-		err = r.accept(m, body)
-	}
 	r.metrics.upstream(m.t.kind, err)
+	if err == nil {
+		err = r.admit(ctx, m, body)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.err = err
 	if err == nil {
-		m.fresh.Store(asked.Add(r.cfg.ManifestTTL).UnixNano())
+		ttl := r.cfg.ManifestTTL
+		if body.version.number < m.st.newest.Load() {
+			ttl = min(ttl, behindTTL)
+		}
+		m.fresh.Store(asked.Add(ttl).UnixNano())
 	} else {
 		pause := manifestRetry
 		if isMissing(err) {
@@ -193,8 +227,26 @@ func (r *Router) runFetch(m *manifest, done chan struct{}) {
 	close(done)
 }
 
-// accept makes body the one to serve unless a newer one was served already.
-func (r *Router) accept(m *manifest, body *manifestBody) error {
+// admit makes body the one to serve, once the router has what it lists, unless a
+// newer one was served already.
+func (r *Router) admit(ctx context.Context, m *manifest, body *manifestBody) error {
+	if err := r.check(m, body); err != nil {
+		return err
+	}
+	if err := r.hold(ctx, m, body); err != nil {
+		return err
+	}
+	// A higher epoch may have been seen meanwhile.
+	if err := r.check(m, body); err != nil {
+		return err
+	}
+	before := m.good.Swap(body)
+	m.st.listed(body.version, before != nil && body.version.older(before.version))
+	return nil
+}
+
+// check says why body must not be served, given what is known and what was.
+func (r *Router) check(m *manifest, body *manifestBody) error {
 	if highest := m.st.epoch.Load(); body.epoch < highest {
 		r.metrics.rejected.WithLabelValues("fenced").Inc()
 		return fmt.Errorf("manifest of epoch %d: %w", body.epoch, stream.ErrFenced)
@@ -210,7 +262,6 @@ func (r *Router) accept(m *manifest, body *manifestBody) error {
 		return fmt.Errorf("manifest %s went back from %d to %d: %w",
 			m.t.path, before.version.number, body.version.number, stream.ErrConflict)
 	}
-	m.good.Store(body)
 	return nil
 }
 
@@ -268,7 +319,7 @@ func (r *Router) askManifestOf(ctx context.Context, m *manifest, origin string, 
 		ctype = "application/dash+xml"
 	}
 	return &manifestBody{
-		body: data, version: versionOf(resp.Header.Get(headerVersion), data),
+		body: data, uris: m.listedBy(data), version: versionOf(resp.Header.Get(headerVersion), data),
 		epoch: epoch, ended: isEnded(m.t.kind, data), at: asked,
 		header: segmentHeader{
 			contentType:   []string{ctype},
@@ -276,6 +327,15 @@ func (r *Router) askManifestOf(ctx context.Context, m *manifest, origin string, 
 			etag:          []string{bodyTag(data)},
 		},
 	}, nil
+}
+
+// listedBy returns what data lists; of the bytes that were read before, without
+// reading them again.
+func (m *manifest) listedBy(data []byte) []string {
+	if good := m.good.Load(); good != nil && bytes.Equal(good.body, data) {
+		return good.uris
+	}
+	return listedBy(m.t.path, m.t.kind, data)
 }
 
 // isMissing reports whether an origin said that it has no such thing.

@@ -20,6 +20,8 @@ type metrics struct {
 	cache    cacheMetrics
 	stale    prometheus.Counter
 	rejected *prometheus.CounterVec
+	unheld   *prometheus.CounterVec
+	held     prometheus.Histogram
 	asked    *prometheus.CounterVec
 
 	codes sync.Map // code<<8 | kind → prometheus.Counter
@@ -41,6 +43,8 @@ func newMetrics(r *Router) *metrics {
 		requests: counter("requests_total", "Requests answered; code 499: the client left first.", "kind", "code"),
 		rejected: counter("rejected_manifests_total",
 			"Manifests from origins not served, by reason: older than one served before, fenced epoch.", "reason"),
+		unheld: counter("unheld_manifests_total",
+			"Manifests given out without all that they newly list being held, by reason: slow (it still comes), missing (it can't be had).", "reason"),
 		asked: counter("upstream_requests_total",
 			"Objects asked of origins, by outcome: ok, missing, status (any other), error (no answer).", "kind", "outcome"),
 	}
@@ -49,6 +53,11 @@ func newMetrics(r *Router) *metrics {
 		Buckets: []float64{.0001, .0003, .001, .003, .01, .03, .1, .3, 1, 3, 10},
 	}, []string{"kind"})
 	r.deps.Registry.MustRegister(seconds)
+	m.held = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "dionysia_router_manifest_hold_seconds", Help: "How long a manifest waited until the router held what it newly lists; only those that waited.",
+		Buckets: []float64{.001, .003, .01, .03, .1, .2, .5, 1, 3},
+	})
+	r.deps.Registry.MustRegister(m.held)
 	sent := counter("sent_bytes_total", "Bytes of bodies sent.", "kind")
 	for k := range kinds {
 		m.seconds[k] = seconds.WithLabelValues(k.String())

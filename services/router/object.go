@@ -110,6 +110,13 @@ func (o *object) finish(err error) {
 	o.wake()
 }
 
+// begun reports whether the origin has answered.
+func (o *object) begun() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.head != nil
+}
+
 // waitHead waits until the origin has answered.
 func (o *object) waitHead(ctx context.Context) (objectHead, error) {
 	for {

@@ -45,6 +45,10 @@ type streamState struct {
 	// epoch is the highest ever seen; it only goes up.
 	epoch   atomic.Uint64
 	warming atomic.Bool // a warm loop runs
+	// newest is the highest number that a manifest of this stream lists; news
+	// tells the warm loop that it rose.
+	newest atomic.Uint64
+	news   chan struct{}
 
 	mu        sync.Mutex
 	asking    chan struct{} // closed when the question in flight is answered
@@ -62,12 +66,42 @@ func (st *streamState) raise(epoch uint64) {
 	}
 }
 
+// listed notes that a manifest of version v is served from now on; back, that
+// the stream's numbering has begun again. The manifests that lack a number which
+// is new are not fresh any more.
+func (st *streamState) listed(v version, back bool) {
+	if back {
+		st.newest.Store(v.number)
+		return
+	}
+	for {
+		newest := st.newest.Load()
+		if v.number <= newest {
+			return
+		}
+		if st.newest.CompareAndSwap(newest, v.number) {
+			break
+		}
+	}
+	st.mu.Lock()
+	for _, m := range st.manifests {
+		if good := m.good.Load(); good != nil && good.version.number < v.number {
+			m.fresh.Store(0)
+		}
+	}
+	st.mu.Unlock()
+	select {
+	case st.news <- struct{}{}:
+	default:
+	}
+}
+
 // stream returns the state of id, making it when it is new.
 func (r *Router) stream(id string) *streamState {
 	if st, ok := r.streams.Load(id); ok {
 		return st.(*streamState)
 	}
-	st, loaded := r.streams.LoadOrStore(id, &streamState{id: id, manifests: map[string]*manifest{}})
+	st, loaded := r.streams.LoadOrStore(id, &streamState{id: id, manifests: map[string]*manifest{}, news: make(chan struct{}, 1)})
 	if !loaded {
 		st.(*streamState).used.Store(time.Now().UnixNano())
 	}
@@ -189,6 +223,7 @@ func (r *Router) forget(st *streamState) {
 	st.mu.Lock()
 	clear(st.manifests)
 	st.mu.Unlock()
+	st.newest.Store(0)
 	r.cache.purge(st.id)
 }
 

@@ -1,9 +1,7 @@
 package router
 
 import (
-	"bufio"
-	"bytes"
-	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -16,7 +14,8 @@ import (
 //
 //	idle ──manifest served──▶ warming ──watchedFor without a request──▶ idle
 //
-// The first round takes the segments within hold_back of the live edge (twice,
+// It looks at all of them once a second, and at once when one of them lists a
+// number that no other did: the others have it too. The first round takes the segments within hold_back of the live edge (twice,
 // for players that lag); every later one those newly listed, and those that
 // failed. What the byte limit evicts is not fetched again but by a viewer.
 const (
@@ -49,11 +48,25 @@ func (r *Router) keepWarm(st *streamState) {
 		w := &warmer{r: r, st: st}
 		for time.Since(time.Unix(0, st.used.Load())) < watchedFor {
 			w.round()
-			if !r.pause(warmEvery) {
+			if !r.pauseFor(st.news, warmEvery) {
 				return
 			}
 		}
 	})
+}
+
+// pauseFor waits for news, d at most, and reports whether the router still runs.
+func (r *Router) pauseFor(news <-chan struct{}, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-news:
+		return true
+	case <-r.ctx.Done():
+		return false
+	}
 }
 
 // round refreshes the stream's manifests and fetches what they newly list.
@@ -64,22 +77,16 @@ func (w *warmer) round() {
 	again := w.failed
 	w.failed = nil
 	w.mu.Unlock()
-	for _, path := range w.playlists(base) {
-		body := w.get(path)
-		if body == nil {
-			continue
-		}
-		uris := playlistURIs(path, body.body)
-		for _, segment := range w.worth(body, uris) {
+	for _, body := range w.all(w.playlists(base), base+manifestFile) {
+		for _, segment := range w.worth(body) {
 			if _, asked := w.done[segment]; !asked {
 				w.prefetch(segment)
 			}
 		}
-		for _, segment := range uris {
+		for _, segment := range body.uris {
 			listed[segment] = struct{}{}
 		}
 	}
-	w.get(base + manifestFile)
 	for _, segment := range again {
 		if _, still := listed[segment]; still {
 			w.prefetch(segment)
@@ -96,7 +103,20 @@ func (w *warmer) playlists(base string) []string {
 	if master == nil {
 		return nil
 	}
-	return playlistURIs(base+masterFile, master.body)
+	return master.uris
+}
+
+// all asks for the playlists and the MPD at once, and returns the playlists that
+// could be had.
+func (w *warmer) all(playlists []string, mpd string) []*manifestBody {
+	got := make([]*manifestBody, len(playlists))
+	var asking sync.WaitGroup
+	for i, path := range playlists {
+		asking.Go(func() { got[i] = w.get(path) })
+	}
+	w.get(mpd)
+	asking.Wait()
+	return slices.DeleteFunc(got, func(b *manifestBody) bool { return b == nil })
 }
 
 // get returns the manifest at path, fresh if that can be had, or nil.
@@ -118,7 +138,8 @@ func (w *warmer) get(path string) *manifestBody {
 
 // worth leaves out, in the first round, what lies too far back from the live
 // edge for players to ask for it.
-func (w *warmer) worth(body *manifestBody, uris []string) []string {
+func (w *warmer) worth(body *manifestBody) []string {
+	uris := body.uris
 	if w.done != nil {
 		return uris
 	}
@@ -175,42 +196,4 @@ func (w *warmer) prefetch(path string) {
 			w.mu.Unlock()
 		}
 	})
-}
-
-// playlistURIs returns the absolute paths of all that a playlist refers to: its
-// URI lines and URI attributes, in order, without repeats in a row.
-func playlistURIs(at string, body []byte) []string {
-	base := &url.URL{Path: at}
-	var uris []string
-	lines := bufio.NewScanner(bytes.NewReader(body))
-	for lines.Scan() {
-		line := strings.TrimSpace(lines.Text())
-		if strings.HasPrefix(line, "#") {
-			_, rest, ok := strings.Cut(line, `URI="`)
-			if !ok {
-				continue
-			}
-			line, _, _ = strings.Cut(rest, `"`)
-		}
-		ref, err := url.Parse(line)
-		if line == "" || err != nil || ref.Host != "" {
-			continue
-		}
-		uris = append(uris, base.ResolveReference(ref).Path)
-	}
-	return uris
-}
-
-// targetDuration reads EXT-X-TARGETDURATION in seconds, 1 when there is none.
-func targetDuration(body []byte) float64 {
-	var d float64
-	if _, rest, ok := bytes.Cut(body, []byte("#EXT-X-TARGETDURATION:")); ok {
-		for _, c := range rest {
-			if c < '0' || c > '9' {
-				break
-			}
-			d = d*10 + float64(c-'0')
-		}
-	}
-	return max(d, 1)
 }

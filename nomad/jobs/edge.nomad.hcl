@@ -182,8 +182,10 @@ job "edge" {
               # A stream has its router: another one may be half a second behind, and would have to fetch again
               # what the first one holds.
               hash $stream consistent;
+              # Consul says which routers are well. nginx would count 503 as a failure, which routers answer for a
+              # stream that is not live, and two of those would take a router from all other streams.
               {{- range service "router" }}
-              server {{ .Address }}:{{ .Port }} max_fails=2 fail_timeout=2s;
+              server {{ .Address }}:{{ .Port }} max_fails=0;
               {{- else }}
               server 127.0.0.1:9 down; # no router passes its check: what is in the cache is served
               {{- end }}
@@ -194,24 +196,34 @@ job "edge" {
               listen ${var.port} reuseport;
               location = /edge-health { return 200 "ok\n"; }
 
-              # What the router says of caching holds; an old playlist is better than an error.
+              # What the router says of caching holds, also that a 404 is not kept; an old playlist is better than an
+              # error. One router more is asked when the first can't answer (a POST never goes to a second one).
+              proxy_http_version 1.1;
+              proxy_set_header Connection "";
+              proxy_set_header Host $host;
+              proxy_connect_timeout 1s;
+              proxy_read_timeout 10s;
+              proxy_next_upstream error timeout http_502 http_503 http_504;
+              proxy_next_upstream_tries 2;
+              proxy_next_upstream_timeout 8s;
+              proxy_cache live;
+              proxy_cache_key $uri$is_args$args;
+              proxy_cache_lock on;
+              proxy_cache_lock_timeout 3s;
+              proxy_cache_use_stale error timeout updating http_500 http_502 http_503 http_504;
+              proxy_cache_background_update off;
+              add_header X-Edge-Cache $upstream_cache_status always;
+              add_header X-Edge-Router $upstream_addr always;
+
+              # What one router listed another one may hold: after a worker's death, that one alone. So a segment is
+              # asked of two more.
+              location ~ ^/live/[^/]+/seg/ {
+                proxy_pass http://routers;
+                proxy_next_upstream error timeout http_502 http_503 http_504 http_404;
+                proxy_next_upstream_tries 3;
+              }
               location ~ ^/(live|watch|time|$) {
                 proxy_pass http://routers;
-                proxy_http_version 1.1;
-                proxy_set_header Connection "";
-                proxy_set_header Host $host;
-                proxy_connect_timeout 1s;
-                proxy_read_timeout 10s;
-                proxy_next_upstream error timeout http_502 http_503 http_504;
-                proxy_next_upstream_tries 2;
-                proxy_cache live;
-                proxy_cache_key $uri$is_args$args;
-                proxy_cache_lock on;
-                proxy_cache_lock_timeout 3s;
-                proxy_cache_use_stale error timeout updating http_500 http_502 http_503 http_504;
-                proxy_cache_background_update off;
-                add_header X-Edge-Cache $upstream_cache_status always;
-                add_header X-Edge-Router $upstream_addr always;
               }
               location / { return 404; }
             }

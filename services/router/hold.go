@@ -136,7 +136,7 @@ func (r *Router) holdAll(ctx context.Context, st *streamState, body *manifestBod
 	timer := time.NewTimer(time.Until(limit))
 	defer timer.Stop()
 	late := false
-	for len(waiting) > 0 && !(late && comes(waiting)) {
+	for len(waiting) > 0 && (!late || !comes(waiting)) {
 		select {
 		case done := <-outcomes:
 			delete(waiting, done.a)

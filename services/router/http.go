@@ -139,6 +139,8 @@ func (r *Router) serveMissed(w *response, req *http.Request, st *streamState, t 
 		return
 	}
 	defer r.cache.release(o)
+	// Its viewers may have their playlists from another router.
+	r.keepWarm(st)
 	r.serveSegment(w, req, o)
 }
 

@@ -104,7 +104,7 @@ server {
 {{- if .Roles}}
 
 client {
-  network_interface = "{{"{{"}} GetAllInterfaces | include \"network\" \"{{.IP}}/{{.IP.BitLen}}\" | attr \"name\" {{"}}"}}"
+  network_interface = "{{"{{"}} GetAllInterfaces | include \"address\" \"{{.Pattern}}\" | attr \"name\" {{"}}"}}"
 
   meta {
     dionysia = "{{.Jobs}}"
@@ -147,6 +147,12 @@ func joinAddress(ip netip.Addr, port string) string {
 		return "[" + ip.String() + "]" + port
 	}
 	return ip.String() + port
+}
+
+// Pattern matches the host's address as go-sockaddr writes it, with its prefix's
+// length.
+func (p part) Pattern() string {
+	return "^" + strings.ReplaceAll(p.IP.String(), ".", "[.]") + "(/[0-9]+)?$"
 }
 
 // Jobs is the value of the meta that the job files' constraints look at.

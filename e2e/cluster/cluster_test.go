@@ -40,6 +40,7 @@ func TestCluster(t *testing.T) {
 	c := &cluster{clusterkit.Start(t, "DIONYSIA_CPU_CAPACITY=200000000"), before}
 	t.Run("job files", c.jobFiles)
 	t.Run("access control", c.accessControl)
+	t.Run("the api follows Nomad", c.follows)
 	t.Run("plays, and goes on when a host dies", c.plays)
 	t.Run("down", c.down)
 }

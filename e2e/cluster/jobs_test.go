@@ -30,6 +30,7 @@ func (c *cluster) jobFiles(t *testing.T) {
 		{"router", "-var=port=8090", "-var=mode=redirect"},
 		{"edge", "-var=role="},
 		{"api", "-var=count=3"},
+		{"api", "-var=follow_nomad=false"},
 	} {
 		c.Run(t, append([]string{"job", "validate"}, v...)...)
 	}
@@ -56,7 +57,7 @@ func TestConfiguration(t *testing.T) {
 	for _, f := range files {
 		check(nomad, "job", "run", "-output", f) // parses it, without a server
 	}
-	for _, dir := range []string{"nomad/jobs", "nomad/agent", "consul", "consul/policies"} {
+	for _, dir := range []string{"nomad/jobs", "nomad/agent", "nomad/policies", "consul", "consul/policies"} {
 		hcl, _ := filepath.Glob(filepath.Join(root, dir, "*.hcl"))
 		if len(hcl) == 0 {
 			t.Errorf("no files in %s", dir)

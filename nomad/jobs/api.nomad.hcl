@@ -1,6 +1,11 @@
 # The management API with its controller. Any number may run; one leads.
 #
 # Secrets: nomad/jobs/api holds secret, admin_token and redis_password.
+#
+# It follows Nomad's nodes through the task's own socket and identity. What that identity may do is the policy
+# nomad/policies/api.hcl, attached to this job:
+#
+#   nomad acl policy apply -namespace default -job api dionysia-api nomad/policies/api.hcl
 
 variable "datacenters" {
   description = "Nomad datacenters to run in; * is all."
@@ -42,6 +47,12 @@ variable "port" {
   description = "TCP port. It is the same on each node, so that api.service.consul:PORT is an address; an update needs a node more that has it free."
   type        = number
   default     = 8080
+}
+
+variable "follow_nomad" {
+  description = "Whether workers on nodes that drain or are ineligible are drained, and those on nodes that are down probed early."
+  type        = bool
+  default     = true
 }
 
 job "api" {
@@ -119,7 +130,8 @@ job "api" {
 
     task "api" {
       driver         = "raw_exec"
-      shutdown_delay = "2s" # out of Consul first, then the signal
+      user           = "root" # without a name here Nomad's token would be a file for all to read
+      shutdown_delay = "2s"   # out of Consul first, then the signal
       kill_signal    = "SIGTERM"
       kill_timeout   = "30s" # the role drains for up to 25 s
 
@@ -137,6 +149,17 @@ job "api" {
         DIONYSIA_SECRET_FILE         = "${NOMAD_SECRETS_DIR}/cluster.secret"
         DIONYSIA_ADMIN_TOKEN_FILE    = "${NOMAD_SECRETS_DIR}/admin.token"
         DIONYSIA_REDIS_PASSWORD_FILE = "${NOMAD_SECRETS_DIR}/redis.password"
+        DIONYSIA_NOMAD_ADDR          = var.follow_nomad ? "unix://${NOMAD_SECRETS_DIR}/api.sock" : "off"
+        DIONYSIA_NOMAD_TOKEN_FILE    = "${NOMAD_SECRETS_DIR}/nomad_follow.jwt"
+      }
+
+      # Nomad renews the token in its file; the api reads it for each request.
+      identity {
+        name        = "follow"
+        aud         = ["nomadproject.io"]
+        file        = true
+        ttl         = "1h"
+        change_mode = "noop"
       }
 
       template {

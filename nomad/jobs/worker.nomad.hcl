@@ -201,6 +201,7 @@ job "worker" {
         DIONYSIA_GPAC_USER            = var.gpac_user
         DIONYSIA_CPU_CAPACITY         = var.cpu_capacity
         DIONYSIA_WORKER_DRAIN_TIMEOUT = var.drain_timeout
+        DIONYSIA_NOMAD_NODE           = "${node.unique.id}"
         DIONYSIA_REDIS_STATE          = var.redis_state
         DIONYSIA_REDIS_LIVE           = var.redis_live
         DIONYSIA_SECRET_FILE          = "${NOMAD_SECRETS_DIR}/cluster.secret"

@@ -84,13 +84,14 @@ func (c *Client) nodes(ctx context.Context) ([]*api.NodeListStub, error) {
 	return list, nil
 }
 
-// events subscribes to what happens to nodes and allocations from now on.
+// events subscribes to what happens to nodes, and to allocations of the client's own
+// namespace (NOMAD_NAMESPACE), from now on. For "*" Nomad wants read-job in every
+// namespace that there is.
 func (c *Client) events(ctx context.Context) (<-chan *api.Events, error) {
 	q, err := c.Query(ctx)
 	if err != nil {
 		return nil, err
 	}
-	q.Namespace = api.AllNamespacesNamespace
 	ch, err := c.api.EventStream().Stream(ctx, map[api.Topic][]string{api.TopicNode: {"*"}, api.TopicAllocation: {"*"}}, 0, q)
 	if err != nil {
 		return nil, fmt.Errorf("following Nomad's events: %w", err)

@@ -48,6 +48,16 @@ nomad_bootstrapped() {
   nomad acl token self || on server "$DIONYSIA_NOMAD" acl bootstrap "$state/secrets/nomad.token"
 }
 
+# What the jobs' own identities may do in Nomad, beside reading their variables: nomad/policies/JOB.hcl.
+nomad_policies() {
+  local policy job
+  for policy in "$top"/nomad/policies/*.hcl; do
+    job=$(basename "$policy" .hcl)
+    nomad acl policy apply -namespace default -job "$job" -description="the job $job" "dionysia-$job" "$policy" \
+      >"$state/log/policies.log" 2>&1 || die "giving the job $job its policy failed: $(cat "$state/log/policies.log")"
+  done
+}
+
 # Consul takes Nomad's word for what a task or a service is: it fetches Nomad's public keys, and a login
 # gives the service's own identity, or the role that is named like the job.
 workload_identities() {

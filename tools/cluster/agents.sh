@@ -146,6 +146,7 @@ agents_up() {
   done
   await 40 "Nomad's server" nomad_leads
   nomad_bootstrap
+  nomad_policies
   workload_identities
   await 60 "all hosts being ready in Nomad, with Consul" nomad_nodes
 }

@@ -42,6 +42,7 @@ func TestCluster(t *testing.T) {
 	t.Run("access control", c.accessControl)
 	t.Run("the api follows Nomad", c.follows)
 	t.Run("plays, and goes on when a host dies", c.plays)
+	c.Logs(t) // before they are gone
 	t.Run("down", c.down)
 }
 

@@ -52,10 +52,7 @@ func Start(t kit.T, env ...string) *Cluster {
 	c.env = append([]string{"DIONYSIA_CLUSTER_DIR=" + c.Dir, "DIONYSIA_CLUSTER_NAME=" + c.Name, "DIONYSIA_CLUSTER_PORTS=" + strconv.Itoa(base),
 		"DIONYSIA_BIN=" + kit.Binary(t)}, env...)
 	t.Cleanup(func() {
-		if t.Failed() {
-			out, _ := c.Script("logs", "100").CombinedOutput()
-			t.Logf("%s", out)
-		}
+		c.Logs(t)
 		if out, err := c.Script("down").CombinedOutput(); err != nil {
 			t.Errorf("down: %v\n%s", err, out)
 		}
@@ -78,6 +75,16 @@ func Start(t kit.T, env ...string) *Cluster {
 	t.Logf("up after %.1f s", time.Since(began).Seconds())
 	c.API = kit.NewAPI(c.At(0), c.Secret(t, "admin.token"))
 	return c
+}
+
+// Logs prints every process's last lines when t has failed and the cluster is there.
+func (c *Cluster) Logs(t kit.T) {
+	t.Helper()
+	if _, err := os.Stat(c.Dir); !t.Failed() || err != nil {
+		return
+	}
+	out, _ := c.Script("logs", "100").CombinedOutput()
+	t.Logf("%s", out)
 }
 
 // Script is a call of tools/cluster.sh for this cluster.

@@ -40,6 +40,26 @@ func (c *Cluster) Passing(t kit.T, service string) []Instance {
 	return out
 }
 
+// Inside returns the paths that a pattern, such as /srv/nomad/alloc/*, has on the
+// hosts that run, as they are seen from here: what a host has mounted is its own.
+func (c *Cluster) Inside(t kit.T, pattern string) []string {
+	t.Helper()
+	var out []string
+	for host := range Addresses() {
+		b, err := os.ReadFile(filepath.Join(c.Dir, "pid", "host-"+host))
+		if err != nil {
+			continue // it was killed
+		}
+		pid, _, _ := strings.Cut(string(b), " ")
+		found, err := filepath.Glob(filepath.Join("/proc", pid, "root", pattern))
+		if err != nil {
+			t.Fatalf("%v", err)
+		}
+		out = append(out, found...)
+	}
+	return out
+}
+
 // Kill kills a host's first process, and with it the host, at once.
 func (c *Cluster) Kill(t kit.T, host string) {
 	t.Helper()

@@ -14,27 +14,67 @@ const (
 	lookEvery = 250 * time.Millisecond
 )
 
+// leave lets other workers take this one's streams, and goes on serving what was
+// public of them. All of it ends within Config.DrainTimeout, and stopReserve
+// before ctx does.
+func (w *Worker) leave(ctx context.Context) {
+	limit := w.cfg.DrainTimeout
+	if end, ok := ctx.Deadline(); ok {
+		limit = min(limit, time.Until(end)-stopReserve)
+	}
+	if limit <= 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	if w.giveAway(ctx) {
+		w.linger(ctx)
+	}
+}
+
+// linger serves on, after the streams have moved, while routers may ask for what
+// they have not got yet: those that have just started, and those that nobody has
+// asked for the stream before. It ends when what was public here has left the live
+// window, after Config.Linger, or with ctx.
+func (w *Worker) linger(ctx context.Context) {
+	window := time.Until(w.origin.MovedUntil())
+	limit := min(window, w.cfg.Linger)
+	if end, ok := ctx.Deadline(); ok {
+		limit = min(limit, time.Until(end))
+	}
+	if limit <= 0 {
+		return
+	}
+	w.log.Info("serving on what was public of streams that have moved", "for", limit.Round(time.Second), "window", window.Round(time.Second))
+	defer w.m.lingering.Set(0)
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for end := time.Now().Add(limit); time.Now().Before(end); {
+		w.m.lingering.Set(time.Until(end).Seconds())
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
 // giveAway waits until other workers have taken this one's streams, which the
 // controller moves once a report says that this one drains:
 //
 //	report ──▶ controller commits elsewhere ──▶ the run here is fenced and ends ──▶ none left
 //
-// It waits for Config.DrainTimeout at most, and only as long as there is another
-// worker that takes streams. What runs until then is served.
-func (w *Worker) giveAway(ctx context.Context) {
-	limit := w.cfg.DrainTimeout
-	if end, ok := ctx.Deadline(); ok {
-		limit = min(limit, time.Until(end)-stopReserve)
+// It waits as long as ctx lasts and there is another worker that takes streams, and
+// says whether none is left. What runs until then is served.
+func (w *Worker) giveAway(ctx context.Context) bool {
+	if len(w.runs.Epochs()) == 0 {
+		return true
 	}
-	if limit <= 0 || len(w.runs.Epochs()) == 0 {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
 	if err := w.putReport(); err != nil {
 		w.log.Warn("can't say that this worker drains; the next heartbeat tries again", "error", err)
 	}
-	w.log.Info("waiting for other workers to take the streams", "streams", len(w.runs.Epochs()), "at_most", limit.Round(time.Second))
+	end, _ := ctx.Deadline()
+	w.log.Info("waiting for other workers to take the streams", "streams", len(w.runs.Epochs()), "at_most", time.Until(end).Round(time.Second))
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	var answered time.Time // when Redis last said that there is somebody
@@ -46,10 +86,10 @@ func (w *Worker) giveAway(ctx context.Context) {
 			answered = time.Now()
 		case err == nil:
 			w.log.Warn("no other worker takes streams; ending those that are here", "streams", len(w.runs.Epochs()))
-			return
+			return false
 		case time.Since(answered) > takerAge && time.Since(start) > takerAge:
 			w.log.Warn("can't see other workers; ending the streams that are here", "streams", len(w.runs.Epochs()), "error", err)
-			return
+			return false
 		}
 		if err := w.runs.Sync(ctx); err != nil {
 			w.log.Debug("asking what is still placed here", "error", err)
@@ -57,12 +97,12 @@ func (w *Worker) giveAway(ctx context.Context) {
 		left := len(w.runs.Epochs())
 		if left == 0 {
 			w.log.Info("other workers have taken the streams", "after", time.Since(start).Round(time.Millisecond))
-			return
+			return true
 		}
 		select {
 		case <-ctx.Done():
 			w.log.Warn("not all streams were taken in time; ending those that are left", "streams", left)
-			return
+			return false
 		case <-tick.C:
 		}
 	}

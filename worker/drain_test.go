@@ -3,7 +3,9 @@ package worker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -91,6 +93,75 @@ func TestStopWaitsUntilOthersHaveTheStreams(t *testing.T) {
 	}
 	r.place("demo", "b2", func(p *stream.Placement) { p.Worker = "w2" })
 	r.waitStopped(done, "its stream has moved")
+}
+
+// TestStopServesWhatWasPublic shows that segments of a stream which has moved can
+// be fetched while its worker stops, whether it moves then or has done so before.
+func TestStopServesWhatWasPublic(t *testing.T) {
+	for name, c := range map[string]struct {
+		before bool
+		linger time.Duration
+	}{
+		"moved as it stops":      {before: false, linger: 3 * time.Second},
+		"moved before it stops":  {before: true, linger: 3 * time.Second},
+		"without lingering":      {before: true},
+		"bounded by the drain's": {before: true, linger: time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			drain := 5 * time.Second
+			if c.linger < drain {
+				drain = long
+			}
+			r.start(func(cfg *Config) { cfg.DrainTimeout, cfg.Linger = drain, c.linger })
+			r.publish("demo")
+			r.place("demo", r.w.Boot())
+			_, uri, ok := strings.Cut(r.waitSegments("demo", "low", 2), "\n../") // the first segment
+			if !ok {
+				t.Fatal("the playlist lists nothing")
+			}
+			uri, _, _ = strings.Cut(uri, "\n")
+			path := "/live/demo/" + uri
+			r.other(func(*capacity.Report) {})
+			move := func() {
+				r.place("demo", "b2", func(p *stream.Placement) { p.Worker = "w2" })
+				testkit.Eventually(t, deadline, "the run here ending", func() error {
+					if code, _ := r.get(r.w.Addr(), "/live/demo/low/index.m3u8"); code != http.StatusGone || len(r.w.Runs().Epochs()) > 0 {
+						return fmt.Errorf("the playlist answers %d", code)
+					}
+					return nil
+				})
+			}
+			if c.before {
+				move()
+			}
+			began := time.Now()
+			done := r.stop()
+			if !c.before {
+				move()
+			}
+			fetched := 0
+			for stopped := false; !stopped; {
+				select {
+				case <-done:
+					stopped = true
+				case <-time.After(100 * time.Millisecond):
+					if code, _ := r.get(r.w.Addr(), path); code == http.StatusOK {
+						fetched++
+					}
+				}
+			}
+			took := time.Since(began)
+			t.Logf("stopped after %v, %s was fetched %d times", took, uri, fetched)
+			switch {
+			case c.linger == 0 && took > 3*time.Second:
+				t.Error("it lingers")
+			case c.linger > 0 && (fetched < 15 || took < min(c.linger, drain) || took > 30*time.Second):
+				t.Error("it does not serve on for as long as it should")
+			}
+		})
+	}
 }
 
 func TestStopWaitsForNobody(t *testing.T) {

@@ -94,6 +94,7 @@ func (w *Worker) Report() capacity.Report {
 type metrics struct {
 	clockError      prometheus.Gauge
 	heartbeatErrors prometheus.Counter
+	lingering       prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -102,7 +103,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Redis TIME minus this host's clock."}),
 		heartbeatErrors: prometheus.NewCounter(prometheus.CounterOpts{Name: "dionysia_worker_heartbeat_errors_total",
 			Help: "Heartbeats that could not be sent."}),
+		lingering: prometheus.NewGauge(prometheus.GaugeOpts{Name: "dionysia_worker_lingering_seconds",
+			Help: "How much longer a worker that stops serves what was public of streams that have moved; 0 when it does not stop."}),
 	}
-	reg.MustRegister(m.clockError, m.heartbeatErrors)
+	reg.MustRegister(m.clockError, m.heartbeatErrors, m.lingering)
 	return m
 }

@@ -69,8 +69,11 @@ type Config struct {
 	Secret   auth.Secret
 	Version  string // of this program
 	// DrainTimeout is how long Stop waits at most for other workers to take the
-	// streams over; 0 does not wait.
+	// streams over, and for Linger; 0 does not wait.
 	DrainTimeout time.Duration
+	// Linger is how long Stop serves on at most what was public of streams that
+	// have moved; 0 does not.
+	Linger time.Duration
 	// Tuning of the transcode manager, for tests; zero values are the defaults.
 	StartTimeout time.Duration
 }
@@ -207,15 +210,16 @@ func (w *Worker) Start(ctx context.Context) (err error) {
 	return nil
 }
 
-// Stop takes nothing new, lets others take its streams, ends the runs that are
-// left flushed, deregisters and stops serving.
+// Stop takes nothing new, lets others take its streams, serves on for a while what
+// was public of them, ends the runs that are left flushed, deregisters and stops
+// serving.
 func (w *Worker) Stop(ctx context.Context) {
 	w.Drain(true)
 	if w.queue != nil {
 		w.queue.Shutdown()
 	}
 	if w.runs != nil {
-		w.giveAway(ctx)
+		w.leave(ctx)
 	}
 	if w.consul != nil {
 		if err := w.consul.Stop(ctx); err != nil {

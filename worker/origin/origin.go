@@ -210,6 +210,36 @@ func (o *Origin) fence(st *state, epoch uint64) {
 	st.touched = o.cfg.Now()
 }
 
+// MovedUntil returns when the last segment that this origin made public of a
+// stream which has moved to another worker leaves the live window; the zero time
+// when there is none. Until then that stream's playlists may list it.
+func (o *Origin) MovedUntil() time.Time {
+	var until time.Time
+	latest := func(at time.Time) {
+		if at.After(until) {
+			until = at
+		}
+	}
+	o.streams.Range(func(_, v any) bool {
+		st := v.(*state)
+		st.mu.Lock()
+		defer st.mu.Unlock()
+		if !st.isFenced() {
+			return true
+		}
+		if len(st.pres.Segments) > 0 { // the fence is about to schedule their removal
+			latest(o.cfg.Now().Add(st.pres.Window))
+		}
+		for _, e := range st.expiries {
+			if e.run != nil && !e.run.past { // an earlier process's may be kept for longer
+				latest(e.at)
+			}
+		}
+		return true
+	})
+	return until
+}
+
 // End closes the playlists of the stream's broadcast, after all of its runs have
 // stopped and listed what is whole. It returns when that is public, or with
 // ctx's error.

@@ -257,6 +257,38 @@ func TestFencing(t *testing.T) {
 	}
 }
 
+// TestMovedUntil shows how long a worker that stops has something to serve.
+func TestMovedUntil(t *testing.T) {
+	c := &clock{at: time.Now()}
+	w := newWorld(t, makeMedia(t, 4), newFakeStore(), c)
+	p := placement("demo", 3, c.Now())
+	r := w.start(p, 1)
+	r.inits(all...)
+	r.segment(1, all...)
+	w.eventually("/live/demo/180p/index.m3u8", 200, has("/1.m4s"))
+	is := func(want time.Time) {
+		t.Helper()
+		testkit.Eventually(t, wait, "MovedUntil", func() error {
+			if got := w.origin.MovedUntil(); !got.Equal(want) {
+				return fmt.Errorf("%v, want %v", got, want)
+			}
+			return nil
+		})
+	}
+	is(time.Time{}) // it is still here
+	w.origin.Fence("demo", 4)
+	<-r.Done()
+	is(c.Now().Add(p.Window.Duration()))
+	c.Add(p.Window.Duration() + time.Second)
+	is(time.Time{})
+	// What was here is of no interest once the stream is back.
+	r = w.start(placement("demo", 5, c.Now()), 1)
+	r.inits(all...)
+	r.segment(1, all...)
+	w.eventually("/live/demo/180p/index.m3u8", 200, has("e5r1"))
+	is(time.Time{})
+}
+
 func TestEndClosesThePlaylistsAndThenLeaves(t *testing.T) {
 	c := &clock{at: time.Now()}
 	w := newWorld(t, makeMedia(t, 4), newFakeStore(), c)

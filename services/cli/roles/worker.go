@@ -27,6 +27,7 @@ type Worker struct {
 	NVMLLibrary string            `name:"nvml-library" help:"Path of NVIDIA's libnvidia-ml.so.1, empty for the system's, or off to look for no GPU." default:"" env:"DIONYSIA_NVML_LIBRARY"`
 	Sessions    int               `name:"encoder-sessions" help:"Encoder sessions that the host's GeForce cards may hold together; 0 is what the driver is known to allow, -1 no cap." default:"0" env:"DIONYSIA_ENCODER_SESSIONS"`
 	Drain       time.Duration     `name:"drain-timeout" help:"How long a worker that is told to stop waits for others to take its streams over, up to 10m; it ends what is left then. 0 does not wait." default:"20s" env:"DIONYSIA_WORKER_DRAIN_TIMEOUT"`
+	Linger      time.Duration     `name:"linger" help:"How long a worker that is told to stop, and whose streams have moved, goes on serving their older segments to routers that lack them; within --drain-timeout, and no longer than their window. 0 does not." default:"30s" env:"DIONYSIA_WORKER_LINGER"`
 	NomadNode   string            `name:"nomad-node" help:"Id of the Nomad node that this worker runs on, $${node.unique.id} in a job; the api's controller then follows what Nomad says of it." env:"DIONYSIA_NOMAD_NODE"`
 	Labels      map[string]string `name:"label" help:"What streams may require or prefer of this worker, such as class=gpu; may be repeated." placeholder:"KEY=VALUE" mapsep:"," env:"DIONYSIA_WORKER_LABELS"`
 	Secret      SecretFlags       `embed:""`
@@ -34,7 +35,7 @@ type Worker struct {
 	Consul      ConsulFlags       `embed:"" group:"Consul"`
 }
 
-// maxDrain bounds --drain-timeout.
+// maxDrain bounds --drain-timeout and --linger.
 const maxDrain = 10 * time.Minute
 
 // StopTime is how long it takes to stop at most, when that may be longer than
@@ -46,6 +47,9 @@ func (f Worker) Start(ctx context.Context, log hclog.Logger, reg *prometheus.Reg
 	return begin(ctx, func(s *stack) error {
 		if f.Drain < 0 || f.Drain > maxDrain {
 			return fmt.Errorf("--drain-timeout %v: it is 0 to %v", f.Drain, maxDrain)
+		}
+		if f.Linger < 0 || f.Linger > maxDrain {
+			return fmt.Errorf("--linger %v: it is 0 to %v", f.Linger, maxDrain)
 		}
 		secret, err := f.Secret.Secret()
 		if err != nil {
@@ -69,7 +73,7 @@ func (f Worker) Start(ctx context.Context, log hclog.Logger, reg *prometheus.Reg
 		}
 		w, err := worker.New(worker.Config{ID: f.ID, Listen: f.Listen, Advertise: f.Advertise, GPAC: f.GPAC, GPACUser: f.GPACUser,
 			RunDir: f.RunDir, CacheDir: f.CacheDir, CPUCapacity: f.CPUCapacity, NVML: f.NVMLLibrary, SessionLimit: f.Sessions, Labels: f.Labels,
-			RunLimit: f.RunLimit << 20, DrainTimeout: f.Drain, NomadNode: f.NomadNode, Secret: secret, Version: version.String()}, deps)
+			RunLimit: f.RunLimit << 20, DrainTimeout: f.Drain, Linger: f.Linger, NomadNode: f.NomadNode, Secret: secret, Version: version.String()}, deps)
 		if err != nil {
 			return err
 		}

@@ -36,15 +36,27 @@ const (
 	// failedGap is the least time between two questions for an origin whose
 	// address did not answer.
 	failedGap = 100 * time.Millisecond
+	// inUse is how long after its last use an address past its TTL is still given
+	// out at once, while DNS is asked for a newer one: what is in use and answers
+	// needs no newer one.
+	inUse = time.Minute
 	// maxOrigins and idleFor bound the memory: beyond so many origins those
 	// not asked for within idleFor are forgotten.
 	maxOrigins = 10000
 	idleFor    = time.Hour
 )
 
-// Resolver finds origins by DNS. An answer is used for its TTL. When DNS is
-// away, or no longer knows the origin, the last address is used on, for as long
-// as the caller finds it useful: no answer from DNS ever takes an address away.
+// Resolver finds origins by DNS. An answer is used for its TTL, and past that
+// while DNS is asked again: nobody waits for that unless the address did not answer
+// or was not in use. When DNS is away, or no longer knows the origin, the last
+// address is used on, for as long as the caller finds it useful: no answer from
+// DNS ever takes an address away.
+//
+//	unknown ──asked──▶ fresh ──TTL──▶ past it ──asked in turn──▶ fresh
+//	                     │ Failed        │ not in use
+//	                     ▼               ▼
+//	                    in doubt: callers wait ──asked──▶ fresh
+//
 // It is safe for concurrent use.
 type Resolver struct {
 	opts ResolverOptions
@@ -56,6 +68,7 @@ type Resolver struct {
 
 	mu      sync.Mutex
 	origins map[string]*known
+	turns   turns
 }
 
 // known is what is known of one origin; Resolver.mu guards it.
@@ -65,6 +78,8 @@ type known struct {
 	asked   time.Time
 	expires time.Time
 	used    time.Time
+	doubt   bool          // past its TTL it is not given out before DNS is asked
+	queued  bool          // it is in Resolver.turns
 	pending chan struct{} // closed when the question in flight is answered; nil: none
 }
 
@@ -95,7 +110,7 @@ func NewResolver(opts ResolverOptions) *Resolver {
 		}, []string{"outcome"}),
 		stale: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "dionysia_discovery_stale_total",
-			Help: "Addresses given out past their TTL, by reason: unknown, error, slow.",
+			Help: "Addresses given out past their TTL, by reason: asking (for a newer one), unknown, error, slow.",
 		}, []string{"reason"}),
 	}
 	if opts.Registerer != nil {
@@ -105,16 +120,16 @@ func NewResolver(opts ResolverOptions) *Resolver {
 }
 
 // Lookup returns the addresses (host:port) of the origin id, best first. It
-// waits for DNS only when it has no address that is still within its TTL, and
-// then, when it has an older one, only briefly. It returns an error wrapping
-// ErrUnknown when DNS knows no such origin and none was known before.
+// waits for DNS only when it has no address that is within its TTL or in use and
+// answering, and then, when it has an older one, only briefly. It returns an error
+// wrapping ErrUnknown when DNS knows no such origin and none was known before.
 func (r *Resolver) Lookup(ctx context.Context, id string) ([]string, error) {
 	if err := CheckLabel(id); err != nil {
 		return nil, fmt.Errorf("looking up origin: %w", err)
 	}
-	k, pending := r.enter(id)
+	k, pending, reason := r.enter(id)
 	if pending == nil {
-		return r.result(k, "")
+		return r.result(k, reason)
 	}
 	var tooSlow <-chan time.Time
 	if r.hasAddress(k) {
@@ -138,19 +153,20 @@ func (r *Resolver) Failed(id string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if k := r.origins[id]; k != nil {
+		k.doubt = true
 		if again := k.asked.Add(failedGap); again.Before(k.expires) {
 			k.expires = again
 		}
 	}
 }
 
-// enter returns what is known of id, and the question in flight when that is
-// out of date.
-func (r *Resolver) enter(id string) (*known, chan struct{}) {
+// enter returns what is known of id, the question in flight when that must be
+// waited for, and, when it need not, why what is known may be stale.
+func (r *Resolver) enter(id string) (k *known, pending chan struct{}, reason string) {
 	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	k := r.origins[id]
+	k = r.origins[id]
 	if k == nil {
 		if len(r.origins) >= maxOrigins {
 			r.forgetIdle(now)
@@ -158,16 +174,25 @@ func (r *Resolver) enter(id string) (*known, chan struct{}) {
 		k = &known{}
 		r.origins[id] = k
 	}
+	k.doubt = k.doubt || now.Sub(k.used) > inUse
 	k.used = now
-	if now.Before(k.expires) {
-		return k, nil
+	switch {
+	case now.Before(k.expires):
+		return k, nil, ""
+	case k.addrs != nil && !k.doubt:
+		r.askInTurn(id, k)
+		return k, nil, "asking"
+	case k.pending == nil:
+		r.ask(id, k, now)
 	}
-	if k.pending == nil {
-		k.pending = make(chan struct{})
-		k.asked = now
-		go r.refresh(id, k, k.pending)
-	}
-	return k, k.pending
+	return k, k.pending, ""
+}
+
+// ask puts a question for id; r.mu is held, and none is in flight.
+func (r *Resolver) ask(id string, k *known, now time.Time) {
+	k.pending = make(chan struct{})
+	k.asked = now
+	go r.refresh(id, k, k.pending)
 }
 
 // forgetIdle makes room; r.mu is held.
@@ -193,7 +218,7 @@ func (r *Resolver) result(k *known, reason string) ([]string, error) {
 	if k.addrs == nil {
 		return nil, k.err
 	}
-	if reason == "" && k.err != nil {
+	if k.err != nil && (reason == "" || reason == "asking") {
 		reason = reasonOf(k.err)
 	}
 	if reason != "" {
@@ -208,6 +233,7 @@ func (r *Resolver) refresh(id string, k *known, pending chan struct{}) {
 	// Two tries over UDP and one over TCP.
 	ctx, cancel := context.WithTimeout(context.Background(), 4*r.opts.Timeout)
 	defer cancel()
+	begin := time.Now()
 	ans, err := r.dns.ask(ctx, fmt.Sprintf("%s.%s.service.%s.", id, OriginService, r.opts.Domain))
 	outcome := "found"
 	if err != nil {
@@ -217,8 +243,9 @@ func (r *Resolver) refresh(id string, k *known, pending chan struct{}) {
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.turns.note(time.Since(begin))
 	before := k.err
-	k.err = err
+	k.err, k.doubt = err, false
 	k.expires = time.Now().Add(r.opts.MinTTL)
 	if err == nil {
 		k.addrs = ans.addrs

@@ -3,6 +3,7 @@ package harness
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 )
@@ -64,12 +65,24 @@ func all(t *T, only string, ms []Measurement) (err error) {
 		if !strings.Contains(m.Name, only) {
 			continue
 		}
-		t.Logf("== %s", m.Name)
+		t.Logf("== %s (%s)", m.Name, Load())
 		if err := m.Run(); err != nil {
 			return fmt.Errorf("%s: %w", m.Name, err)
 		}
+		t.Logf("== %s is done (%s)", m.Name, Load())
 	}
 	return nil
+}
+
+// Load says how busy the machine is: what waits for a CPU, on average over the
+// last minute, and how many CPUs there are.
+func Load() string {
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "load unknown"
+	}
+	one, _, _ := strings.Cut(string(b), " ")
+	return fmt.Sprintf("load %s on %d CPUs", one, runtime.NumCPU())
 }
 
 // Median returns the middle of v, which must not be empty.

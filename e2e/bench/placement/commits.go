@@ -28,7 +28,7 @@ func (b *bench) commits() error {
 		}
 		s.live = s.state
 		for _, fsync := range []string{"everysec", "always"} {
-			if err := set(t.Context(), s.state, "appendfsync", fsync); err != nil {
+			if err := harness.SetRedis(t.Context(), s.state, "appendfsync", fsync); err != nil {
 				return err
 			}
 			rate, took, err := commitAtOnce(s, fsync)

@@ -2,13 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"iter"
 	"math/rand/v2"
-	"sync"
 	"time"
 
+	"github.com/dionysia-dev/dionysia/e2e/bench/harness"
 	"github.com/dionysia-dev/dionysia/services/capacity"
 	"github.com/dionysia-dev/dionysia/services/placement"
 	"github.com/dionysia-dev/dionysia/services/store"
@@ -71,10 +70,10 @@ func install(s servers, devices, streams int) (*installation, error) {
 		return nil, err
 	}
 	ctx := s.t.Context()
-	if err := set(ctx, s.state, "appendfsync", "no"); err != nil {
+	if err := harness.SetRedis(ctx, s.state, "appendfsync", "no"); err != nil {
 		return nil, err
 	}
-	if err := parallel(32, in.evenly(streams), func(st *seat) error { return in.commit(ctx, st) }); err != nil {
+	if err := harness.Parallel(32, in.evenly(streams), func(st *seat) error { return in.commit(ctx, st) }); err != nil {
 		return nil, err
 	}
 	for _, r := range in.reports {
@@ -82,7 +81,7 @@ func install(s servers, devices, streams int) (*installation, error) {
 			return nil, err
 		}
 	}
-	return in, set(ctx, s.state, "appendfsync", "always")
+	return in, harness.SetRedis(ctx, s.state, "appendfsync", "always")
 }
 
 // evenly makes the seats of so many streams, and keeps some of them.
@@ -185,26 +184,4 @@ func (in *installation) report(ctx context.Context, period time.Duration) error 
 			}
 		}
 	}
-}
-
-// parallel calls f for every one of list, n at a time.
-func parallel[T any](n int, list iter.Seq[T], f func(T) error) error {
-	work := make(chan T)
-	errs := make([]error, n)
-	var wg sync.WaitGroup
-	for i := range n {
-		wg.Go(func() {
-			for v := range work {
-				if errs[i] == nil {
-					errs[i] = f(v)
-				}
-			}
-		})
-	}
-	for v := range list {
-		work <- v
-	}
-	close(work)
-	wg.Wait()
-	return errors.Join(errs...)
 }

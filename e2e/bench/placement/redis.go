@@ -1,10 +1,7 @@
 package main
 
 import (
-	"context"
 	"fmt"
-
-	"github.com/redis/go-redis/v9"
 
 	"github.com/dionysia-dev/dionysia/e2e/bench/harness"
 	"github.com/dionysia-dev/dionysia/internal/testkit"
@@ -20,17 +17,7 @@ type servers struct {
 
 func startServers(t *harness.T) (servers, error) {
 	s := servers{t, testkit.NewRedis(t), testkit.NewRedis(t)}
-	return s, set(t.Context(), s.live, "appendonly", "no")
-}
-
-// set changes a server's configuration.
-func set(ctx context.Context, r *testkit.Redis, name, value string) error {
-	c := redis.NewClient(&redis.Options{Addr: r.Addr, Password: r.Password})
-	defer func() { _ = c.Close() }()
-	if err := c.ConfigSet(ctx, name, value).Err(); err != nil {
-		return fmt.Errorf("setting %s of Redis to %s: %w", name, value, err)
-	}
-	return nil
+	return s, harness.SetRedis(t.Context(), s.live, "appendonly", "no")
 }
 
 // open makes a client of both, which is closed when t ends.

@@ -1,6 +1,6 @@
 // Package provision proves tools/provision and terraform/bare-metal in a fresh
-// Debian 12, or in Ubuntu 24.04 where that is what apt has a mirror of: the
-// scripts run in it twice, and the second run changes nothing; Terraform makes
+// Debian 12 and, where a mirror of it is at hand, in a fresh Ubuntu 24.04: the
+// scripts run in each twice, and the second run changes nothing; Terraform makes
 // a machine of it over SSH and takes everything back.
 //
 // It needs root. All that it mounts and starts is in namespaces of their own,

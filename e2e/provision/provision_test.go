@@ -10,7 +10,14 @@ import (
 // TestProvisionTwice runs the scripts on a fresh machine, and again; takes what
 // they did back; and has systemd run the roles instead of Nomad.
 func TestProvisionTwice(t *testing.T) {
-	r := newRoot(t)
+	for _, d := range distributions(t) {
+		t.Run(d.suite, d.provisionTwice)
+	}
+}
+
+func (d distribution) provisionTwice(t *testing.T) {
+	t.Parallel()
+	r := newRoot(t, d)
 	fresh := r.listing(t)
 	t.Run("NVIDIA's driver", r.driverWhereThereIsACard)
 	r.mustNotPass(t, "--check")

@@ -1,11 +1,7 @@
 package provision
 
 import (
-	"bytes"
-	"crypto/sha256"
 	"errors"
-	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,15 +31,15 @@ type root struct {
 //
 // It is made the first time by provision.sh itself, and kept as a tarball named by
 // what it is made from.
-func newRoot(t *testing.T) *root {
+func newRoot(t *testing.T, d distribution) *root {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("only root can make a chroot: run the tests as root, or leave ./e2e/provision out as `make test` does")
 	}
 	r := &root{dir: filepath.Join(t.TempDir(), "root"), bin: binaries(t), repo: kit.RepoRoot()}
-	tarball := tarballPath(t)
+	tarball := d.tarball(t)
 	if _, err := os.Stat(tarball); err != nil {
-		r.build(t, tarball)
+		r.build(t, d, tarball)
 	} else {
 		if err := os.MkdirAll(r.dir, 0o755); err != nil {
 			t.Fatal(err)
@@ -58,22 +54,20 @@ func newRoot(t *testing.T) *root {
 }
 
 // build makes the root and the tarball.
-func (r *root) build(t *testing.T, tarball string) {
+func (r *root) build(t *testing.T, d distribution, tarball string) {
 	t.Helper()
 	start := time.Now()
-	suite, mirror := distribution(t)
-	components := "main"
-	if suite == "noble" {
-		components = "main,universe"
-	}
 	// dpkg need not wait for the disk after each file: a root that is lost is made again.
 	unsafe := filepath.Join(r.dir, "etc/dpkg/dpkg.cfg.d/unsafe-io")
 	if err := errors.Join(os.MkdirAll(filepath.Dir(unsafe), 0o755), os.WriteFile(unsafe, []byte("force-unsafe-io\n"), 0o644)); err != nil {
 		t.Fatal(err)
 	}
-	run(t, exec.Command("unshare", "--mount", "--propagation", "private",
-		"debootstrap", "--variant=minbase", "--components="+components, "--include="+basePackages,
-		suite, r.dir, mirror))
+	args := append([]string{"--mount", "--propagation", "private", "debootstrap", "--variant=minbase"}, d.options...)
+	args = append(args, d.suite, r.dir, d.mirror)
+	if d.script != "" {
+		args = append(args, d.script)
+	}
+	run(t, exec.Command("unshare", args...))
 	t.Logf("debootstrap took %v", time.Since(start).Round(time.Second))
 	for _, file := range []string{"/etc/resolv.conf", "/etc/hosts"} {
 		content, err := os.ReadFile(file)
@@ -88,7 +82,7 @@ func (r *root) build(t *testing.T, tarball string) {
 	t.Log(r.must(t, "sh", "-ec", "apt-get -q -y update >/dev/null; /mnt/repo/tools/provision/provision.sh "+allRoles+" packages; apt-get clean"))
 	t.Logf("the packages took %v", time.Since(start).Round(time.Second))
 
-	old, _ := filepath.Glob(filepath.Join(filepath.Dir(tarball), "provision-*.tar"))
+	old, _ := filepath.Glob(filepath.Join(filepath.Dir(tarball), "provision-"+d.suite+"-*.tar"))
 	for _, file := range old {
 		_ = os.Remove(file)
 	}
@@ -159,45 +153,4 @@ func binaries(t *testing.T) string {
 		}
 	}
 	return dir
-}
-
-// distribution returns the suite to make a root of and the mirror that the
-// machine's own apt uses.
-func distribution(t *testing.T) (suite, mirror string) {
-	t.Helper()
-	out := run(t, exec.Command("apt-get", "indextargets", "--format", "$(ORIGIN) $(REPO_URI)", "Created-By: Packages"))
-	for line := range strings.Lines(out) {
-		switch origin, uri, _ := strings.Cut(strings.TrimSpace(line), " "); {
-		case origin == "Debian" && !strings.Contains(uri, "security"):
-			return "bookworm", uri
-		case origin == "Ubuntu" && !strings.Contains(uri, "security"):
-			return "noble", uri
-		}
-	}
-	t.Fatal("apt has no source of Debian or Ubuntu to take a mirror from (is there a list? apt-get update)")
-	return "", ""
-}
-
-// tarballPath names the root's tarball by what it is made from.
-func tarballPath(t *testing.T) string {
-	t.Helper()
-	suite, _ := distribution(t)
-	sum := sha256.New()
-	_, _ = fmt.Fprintln(sum, suite, basePackages, allRoles)
-	for _, name := range []string{"lib.sh", "steps.sh"} {
-		content, err := os.ReadFile(filepath.Join(kit.RepoRoot(), "tools", "provision", name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, _ = io.Copy(sum, bytes.NewReader(content))
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := filepath.Join(cache, "dionysia")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return filepath.Join(dir, fmt.Sprintf("provision-%s-%x.tar", suite, sum.Sum(nil)[:6]))
 }

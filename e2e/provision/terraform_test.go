@@ -18,7 +18,7 @@ import (
 // machine is a root with an sshd of its own on loopback.
 func TestTerraformBareMetal(t *testing.T) {
 	terraform := kit.Part(t, "DIONYSIA_TERRAFORM", "terraform")
-	r := newRoot(t)
+	r := newRoot(t, ownDistribution(t))
 	work := t.TempDir()
 	key, hostKey, port := r.serveSSH(t, work)
 	fresh := r.listing(t)

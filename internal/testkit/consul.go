@@ -18,6 +18,8 @@ type Consul struct {
 	HTTPAddr string // host:port of the HTTP API
 	DNSAddr  string // host:port of DNS, UDP and TCP
 
+	token string // of its management, "" without access control
+
 	t      testing.TB
 	binary string
 	config string
@@ -33,10 +35,23 @@ const consulDeadline = 60 * time.Second
 // end.
 func StartConsul(t testing.TB, serviceTTL time.Duration) *Consul {
 	t.Helper()
+	return startConsul(t, serviceTTL, "")
+}
+
+// StartConsulWithACL is StartConsul with access control on, which denies what is
+// not allowed; the token may do all.
+func StartConsulWithACL(t testing.TB) (c *Consul, token string) {
+	t.Helper()
+	token = "00000000-0000-4000-8000-000000000001"
+	return startConsul(t, time.Second, token), token
+}
+
+func startConsul(t testing.TB, serviceTTL time.Duration, token string) *Consul {
+	t.Helper()
 	ports := consulPorts(t, 4)
 	c := &Consul{
 		HTTPAddr: loopback(ports[0]), DNSAddr: loopback(ports[1]),
-		t: t, binary: Part(t, "DIONYSIA_CONSUL", "consul"),
+		token: token, t: t, binary: Part(t, "DIONYSIA_CONSUL", "consul"),
 		config: filepath.Join(t.TempDir(), "consul.json"),
 	}
 	config, err := json.Marshal(map[string]any{
@@ -45,6 +60,10 @@ func StartConsul(t testing.TB, serviceTTL time.Duration) *Consul {
 		"ports": map[string]int{
 			"http": ports[0], "dns": ports[1], "serf_lan": ports[2], "server": ports[3],
 			"serf_wan": -1, "grpc": -1, "grpc_tls": -1, "https": -1,
+		},
+		"acl": map[string]any{
+			"enabled": token != "", "default_policy": map[bool]string{true: "deny", false: "allow"}[token != ""],
+			"tokens": map[string]string{"initial_management": token, "agent": token},
 		},
 		"connect": map[string]any{"enabled": false},
 		"dns_config": map[string]any{
@@ -76,7 +95,12 @@ func (c *Consul) Kill() { c.proc.Kill() }
 
 func (c *Consul) ready(client *http.Client) error {
 	// The node's own entry is in the catalogue only once there is a leader.
-	resp, err := client.Get("http://" + c.HTTPAddr + "/v1/catalog/service/consul")
+	req, err := http.NewRequest(http.MethodGet, "http://"+c.HTTPAddr+"/v1/catalog/service/consul", nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("X-Consul-Token", c.token)
+	resp, err := client.Do(req)
 	if err != nil {
 		return err
 	}

@@ -1,12 +1,16 @@
 package testkit
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -16,11 +20,16 @@ import (
 type Nomad struct {
 	Addr string // URL of the HTTP API
 
+	acl bool
+
 	t      testing.TB
 	binary string
 	config string
 	proc   *Process
 }
+
+// nomadToken is the management token where access control is on.
+const nomadToken = "00000000-0000-4000-8000-000000000002"
 
 // nomadDeadline bounds a start: the leader's election and the client's
 // registration take 3 to 6 s unloaded.
@@ -30,12 +39,25 @@ const nomadDeadline = 90 * time.Second
 // node is ready; it is stopped at the test's end.
 func StartNomad(t testing.TB) *Nomad {
 	t.Helper()
+	return startNomad(t, false)
+}
+
+// StartNomadWithACL is StartNomad with access control on; the token may do all.
+func StartNomadWithACL(t testing.TB) (n *Nomad, token string) {
+	t.Helper()
+	return startNomad(t, true), nomadToken
+}
+
+func startNomad(t testing.TB, acl bool) *Nomad {
+	t.Helper()
 	ports := consulPorts(t, 3)
 	dir := t.TempDir()
-	n := &Nomad{Addr: "http://" + loopback(ports[0]), t: t, binary: Part(t, "DIONYSIA_NOMAD", "nomad"), config: filepath.Join(dir, "nomad.json")}
+	t.Cleanup(func() { unmountBelow(t, dir) }) // after Nomad's end, before the folder's
+	n := &Nomad{Addr: "http://" + loopback(ports[0]), acl: acl, t: t, binary: Part(t, "DIONYSIA_NOMAD", "nomad"), config: filepath.Join(dir, "nomad.json")}
 	config, err := json.Marshal(map[string]any{
 		"bind_addr": "127.0.0.1", "disable_update_check": true, "log_level": "WARN", "data_dir": filepath.Join(dir, "data"),
 		"ports": map[string]int{"http": ports[0], "rpc": ports[1], "serf": ports[2]},
+		"acl":   map[string]bool{"enabled": acl},
 		// Nothing is asked of a cloud's metadata service, nor of Consul.
 		"client": map[string]any{"options": map[string]string{"fingerprint.denylist": "env_aws,env_gce,env_azure,env_digitalocean,consul,vault"}},
 	})
@@ -46,6 +68,11 @@ func StartNomad(t testing.TB) *Nomad {
 		t.Fatalf("nomad config: %v", err)
 	}
 	n.Start()
+	t.Cleanup(func() {
+		if n.alive() { // else the test has killed it
+			n.StopJobs()
+		}
+	})
 	return n
 }
 
@@ -55,13 +82,14 @@ func (n *Nomad) Start() {
 	n.proc = StartProcess(n.t, "nomad", exec.Command(n.binary, "agent", "-dev", "-config="+n.config))
 	client := &http.Client{Timeout: time.Second}
 	n.proc.awaitReady(n.t, nomadDeadline, "nomad", func() error {
-		resp, err := client.Get(n.Addr + "/v1/nodes")
-		if err != nil {
-			return err
+		if n.acl {
+			// The answer of an attempt may have been lost: the secret is ours, and who
+			// has it need not ask again.
+			body := strings.NewReader(`{"BootstrapSecret":"` + nomadToken + `"}`)
+			_ = n.ask(client, http.MethodPost, "/v1/acl/bootstrap", body, new(any))
 		}
-		defer resp.Body.Close()
 		var nodes []struct{ Status string }
-		if err := json.NewDecoder(resp.Body).Decode(&nodes); err != nil {
+		if err := n.ask(client, http.MethodGet, "/v1/nodes", nil, &nodes); err != nil {
 			return err
 		}
 		if len(nodes) != 1 || nodes[0].Status != "ready" {
@@ -69,6 +97,83 @@ func (n *Nomad) Start() {
 		}
 		return nil
 	})
+}
+
+func (n *Nomad) ask(client *http.Client, method, path string, body io.Reader, answer any) error {
+	req, err := http.NewRequest(method, n.Addr+path, body)
+	if err != nil {
+		return err
+	}
+	if n.acl {
+		req.Header.Set("X-Nomad-Token", nomadToken)
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s %s: %s", method, path, resp.Status)
+	}
+	return json.NewDecoder(resp.Body).Decode(answer)
+}
+
+func (n *Nomad) alive() bool {
+	select {
+	case <-n.proc.Done():
+		return false
+	default:
+		return true
+	}
+}
+
+// StopJobs takes all jobs away and waits until their tasks have ended: they would
+// outlive Nomad. A test that kills Nomad calls it before.
+func (n *Nomad) StopJobs() {
+	n.t.Helper()
+	client := &http.Client{Timeout: 5 * time.Second}
+	defer client.CloseIdleConnections()
+	// A test's context is over when it cleans up.
+	if err := WaitFor(context.Background(), nomadDeadline, func() error {
+		var jobs []struct{ ID string }
+		if err := n.ask(client, http.MethodGet, "/v1/jobs", nil, &jobs); err != nil {
+			return err
+		}
+		for _, j := range jobs {
+			if err := n.ask(client, http.MethodDelete, "/v1/job/"+j.ID+"?purge=true", nil, new(any)); err != nil {
+				return err
+			}
+		}
+		var allocs []struct{ ID, JobID, ClientStatus string }
+		if err := n.ask(client, http.MethodGet, "/v1/allocations", nil, &allocs); err != nil {
+			return err
+		}
+		for _, a := range allocs {
+			if a.ClientStatus == "running" || a.ClientStatus == "pending" {
+				return fmt.Errorf("allocation %s of %s is %s", a.ID, a.JobID, a.ClientStatus)
+			}
+		}
+		return nil
+	}); err != nil {
+		n.t.Errorf("stopping Nomad's jobs: %v", err)
+	}
+}
+
+// unmountBelow takes away what Nomad has mounted for tasks, which would keep the
+// folder from being removed.
+func unmountBelow(t testing.TB, dir string) {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		t.Errorf("looking for mounts: %v", err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) > 1 && strings.HasPrefix(f[1], dir+"/") {
+			if err := syscall.Unmount(f[1], syscall.MNT_DETACH); err != nil {
+				t.Errorf("unmounting %s: %v", f[1], err)
+			}
+		}
+	}
 }
 
 // Kill kills Nomad as kill -9 does and waits until it is gone.

@@ -190,14 +190,17 @@ func allocation(a *nomad.AllocationListStub) Allocation {
 	return out
 }
 
+// allocUnhealthy is an event of Nomad's client/allochealth.
+const allocUnhealthy = "Alloc Unhealthy"
+
 // lastOf are the last two events that tell something: how a task ended, and what
 // comes of it.
 func lastOf(events []*nomad.TaskEvent) string {
 	var last []string
 	for _, e := range slices.Backward(events) {
 		switch e.Type {
-		case nomad.TaskReceived, nomad.TaskSetup, nomad.TaskNotRestarting:
-			continue // "Error was unrecoverable" follows the error
+		case nomad.TaskReceived, nomad.TaskSetup, nomad.TaskNotRestarting, allocUnhealthy:
+			continue // the last two follow the error
 		}
 		if last = append(last, e.DisplayMessage); len(last) == 2 {
 			break

@@ -39,7 +39,7 @@ type commands struct {
 	Device  client.DeviceCmd  `cmd:"" help:"List the CPUs and GPUs of all workers."`
 	Place   client.PlaceCmd   `cmd:"" help:"Explain where a stream is transcoded; simulate where more would go."`
 
-	Cluster client.ClusterCmd `cmd:"" help:"Look at the cluster that Nomad and Consul run."`
+	Cluster client.ClusterCmd `cmd:"" help:"Make, set up and look at the cluster that Nomad and Consul run."`
 
 	Bench benchCmd `cmd:"" help:"Measure this host's CPU and GPUs."`
 

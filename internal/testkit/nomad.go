@@ -1,7 +1,6 @@
 package testkit
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -9,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -52,7 +52,7 @@ func startNomad(t testing.TB, acl bool) *Nomad {
 	t.Helper()
 	ports := consulPorts(t, 3)
 	dir := t.TempDir()
-	t.Cleanup(func() { unmountBelow(t, dir) }) // after Nomad's end, before the folder's
+	t.Cleanup(func() { tidy(t, dir) }) // after Nomad's end, before the folder's
 	n := &Nomad{Addr: "http://" + loopback(ports[0]), acl: acl, t: t, binary: Part(t, "DIONYSIA_NOMAD", "nomad"), config: filepath.Join(dir, "nomad.json")}
 	config, err := json.Marshal(map[string]any{
 		"bind_addr": "127.0.0.1", "disable_update_check": true, "log_level": "WARN", "data_dir": filepath.Join(dir, "data"),
@@ -68,11 +68,6 @@ func startNomad(t testing.TB, acl bool) *Nomad {
 		t.Fatalf("nomad config: %v", err)
 	}
 	n.Start()
-	t.Cleanup(func() {
-		if n.alive() { // else the test has killed it
-			n.StopJobs()
-		}
-	})
 	return n
 }
 
@@ -118,56 +113,28 @@ func (n *Nomad) ask(client *http.Client, method, path string, body io.Reader, an
 	return json.NewDecoder(resp.Body).Decode(answer)
 }
 
-func (n *Nomad) alive() bool {
-	select {
-	case <-n.proc.Done():
-		return false
-	default:
-		return true
-	}
-}
-
-// StopJobs takes all jobs away and waits until their tasks have ended: they would
-// outlive Nomad. A test that kills Nomad calls it before.
-func (n *Nomad) StopJobs() {
-	n.t.Helper()
-	client := &http.Client{Timeout: 5 * time.Second}
-	defer client.CloseIdleConnections()
-	// A test's context is over when it cleans up.
-	if err := WaitFor(context.Background(), nomadDeadline, func() error {
-		var jobs []struct{ ID string }
-		if err := n.ask(client, http.MethodGet, "/v1/jobs", nil, &jobs); err != nil {
-			return err
-		}
-		for _, j := range jobs {
-			if err := n.ask(client, http.MethodDelete, "/v1/job/"+j.ID+"?purge=true", nil, new(any)); err != nil {
-				return err
-			}
-		}
-		var allocs []struct{ ID, JobID, ClientStatus string }
-		if err := n.ask(client, http.MethodGet, "/v1/allocations", nil, &allocs); err != nil {
-			return err
-		}
-		for _, a := range allocs {
-			if a.ClientStatus == "running" || a.ClientStatus == "pending" {
-				return fmt.Errorf("allocation %s of %s is %s", a.ID, a.JobID, a.ClientStatus)
-			}
-		}
-		return nil
-	}); err != nil {
-		n.t.Errorf("stopping Nomad's jobs: %v", err)
-	}
-}
-
-// unmountBelow takes away what Nomad has mounted for tasks, which would keep the
-// folder from being removed.
-func unmountBelow(t testing.TB, dir string) {
+// tidy ends the tasks of a Nomad that was killed, which outlive it, and takes away
+// what it had mounted for them, which would keep the folder from being removed.
+func tidy(t testing.TB, dir string) {
 	t.Helper()
-	b, err := os.ReadFile("/proc/self/mounts")
+	procs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		t.Errorf("looking for processes: %v", err)
+	}
+	for _, p := range procs {
+		env, _ := os.ReadFile(p + "/environ") // of a process that has ended meanwhile there is none
+		args, _ := os.ReadFile(p + "/cmdline")
+		task := strings.Contains(string(env), "NOMAD_ALLOC_DIR="+dir+"/")
+		executor := strings.Contains(string(args), `executor`) && strings.Contains(string(args), dir+"/")
+		if pid, err := strconv.Atoi(filepath.Base(p)); err == nil && (task || executor) {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+	mounts, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
 		t.Errorf("looking for mounts: %v", err)
 	}
-	for line := range strings.Lines(string(b)) {
+	for line := range strings.Lines(string(mounts)) {
 		if f := strings.Fields(line); len(f) > 1 && strings.HasPrefix(f[1], dir+"/") {
 			if err := syscall.Unmount(f[1], syscall.MNT_DETACH); err != nil {
 				t.Errorf("unmounting %s: %v", f[1], err)
@@ -176,5 +143,6 @@ func unmountBelow(t testing.TB, dir string) {
 	}
 }
 
-// Kill kills Nomad as kill -9 does and waits until it is gone.
+// Kill kills Nomad as kill -9 does and waits until it is gone. Its tasks go on until
+// the test's end.
 func (n *Nomad) Kill() { n.proc.Kill() }

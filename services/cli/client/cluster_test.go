@@ -198,7 +198,6 @@ func TestClusterStatus(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 
-	n.StopJobs()
 	n.Kill()
 	contains(t, c.run(args...), "? could not be asked", "critical  source", n.Addr)
 	k.Kill()

@@ -1,4 +1,5 @@
-# A Consul client of Dionysia, one on every host. What differs from host to host comes from a second file:
+# A Consul client of Dionysia, one on every host that has no server. What differs from host to host comes from a
+# second file, which `dionysia cluster init` makes:
 # consul agent -config-file=client.hcl -config-file=/etc/consul.d/host.hcl
 
 server      = false
@@ -31,16 +32,12 @@ acl {
   enable_token_persistence = true
 }
 
-# The authority's certificate is the host file's; the client's own comes from the servers.
+# Certificates are the host file's. A client's does not depend on the servers, and so neither does its start.
 tls {
   internal_rpc {
     verify_outgoing        = true
     verify_server_hostname = true
   }
-}
-
-auto_encrypt {
-  tls = true
 }
 
 ports {

@@ -1,10 +1,8 @@
-# A Consul server of Dionysia. What differs from host to host (name, address, data_dir, gossip key,
-# certificates, tokens) comes from a second file:
+# A Consul server of Dionysia. What differs from host to host and from cluster to cluster (name, address, data_dir,
+# bootstrap_expect, gossip key, certificates, tokens) comes from a second file, which `dionysia cluster init` makes:
 # consul agent -config-file=server.hcl -config-file=/etc/consul.d/host.hcl
-# docs/operations/cluster.md shows one.
 
-server           = true
-bootstrap_expect = 3
+server = true
 
 # HTTP and DNS are for this host alone; others ask their own agent.
 client_addr = "127.0.0.1"
@@ -55,13 +53,8 @@ tls {
   }
 }
 
-# Clients get their certificates from the servers.
-auto_encrypt {
-  allow_tls = true
-}
-
 connect {
-  enabled = true # for auto_encrypt; Dionysia uses no mesh
+  enabled = false # Dionysia uses no mesh
 }
 
 ports {

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A whole Dionysia on a Nomad and Consul cluster of several hosts, on this one machine.
 #
-#   tools/cluster.sh up [--bare] [--until PID]   start it (again: what runs is left alone)
+#   tools/cluster.sh up [OPTION…]                start it (again: what runs is left alone)
 #   tools/cluster.sh down                        remove every trace of it
 #   tools/cluster.sh env                         print addresses and tokens' files, for a shell to eval
 #   tools/cluster.sh on HOST COMMAND…            run a command on one of its hosts
@@ -10,6 +10,7 @@
 #   tools/cluster.sh logs                        print the last lines of every log
 #
 #   --bare        no test picture
+#   --servers 3   Consul's and Nomad's servers on server, ingest and w1, and not on server alone
 #   --until PID   take it down when that process has ended
 #
 # It needs root. Each host is a set of namespaces (network, mounts, processes, host name) on a bridge that
@@ -27,6 +28,8 @@ state=${DIONYSIA_CLUSTER_DIR:-${XDG_STATE_HOME:-${HOME:?}/.local/state}/dionysia
 case $state in /*) ;; *) state=$PWD/$state ;; esac
 port=${DIONYSIA_CLUSTER_PORTS:-20080}
 name=${DIONYSIA_CLUSTER_NAME:-dionysia}
+servers=1
+[ ! -s "$state/servers" ] || servers=$(cat "$state/servers")
 PATH=$PATH:/usr/sbin:/sbin
 umask 022
 unset CONSUL_HTTP_ADDR CONSUL_HTTP_TOKEN NOMAD_ADDR NOMAD_TOKEN NOMAD_REGION NOMAD_NAMESPACE
@@ -43,8 +46,6 @@ die() {
 . "$lib/hosts.sh"
 # shellcheck source=tools/cluster/agents.sh
 . "$lib/agents.sh"
-# shellcheck source=tools/cluster/acl.sh
-. "$lib/acl.sh"
 # shellcheck source=tools/cluster/jobs.sh
 . "$lib/jobs.sh"
 
@@ -54,10 +55,12 @@ up() {
     case $1 in
       --bare) bare=1 ;;
       --until) until=${2:?} && shift ;;
+      --servers) servers=${2:?} && shift ;;
       *) die "up: what is $1?" ;;
     esac
     shift
   done
+  [[ $servers =~ ^[13]$ ]] || die "--servers is $servers, not 1 or 3"
   [ "$(id -u)" = 0 ] || die "hosts are network namespaces, which only root can make: run it as root"
   eval "$("$top/tools/deps.sh" env)"
   local part
@@ -70,6 +73,7 @@ up() {
   remember up $$
   printf '%s\n' "$name" >"$state/name"
   printf '%s\n' "$port" >"$state/port"
+  printf '%s\n' "$servers" >"$state/servers"
   build
   [ -z "$until" ] || background watch "$lib/until.sh" "$until" "$top/tools/cluster.sh" "$state"
   hosts_up
@@ -162,7 +166,7 @@ case ${1:-} in
     ;;
   logs) logs "${2:-}" ;;
   *)
-    sed -n '2,25s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '2,26s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
     exit 2
     ;;
 esac

@@ -1,4 +1,5 @@
-# A Nomad client of Dionysia. What differs from host to host comes from a second file:
+# A Nomad client of Dionysia. What differs from host to host comes from a second file, which `dionysia cluster init`
+# makes:
 # nomad agent -config=client.hcl -config=/etc/nomad.d/host.hcl
 #
 # The host's file says what may run there, by names that the job files look for:

@@ -1,10 +1,9 @@
-# A Nomad server of Dionysia. What differs from host to host (name, address, data_dir, keys, certificates)
-# comes from a second file: nomad agent -config=server.hcl -config=/etc/nomad.d/host.hcl
-# docs/operations/cluster.md shows one.
+# A Nomad server of Dionysia. What differs from host to host and from cluster to cluster (name, address, data_dir,
+# bootstrap_expect, keys, certificates) comes from a second file, which `dionysia cluster init` makes:
+# nomad agent -config=server.hcl -config=/etc/nomad.d/host.hcl
 
 server {
-  enabled          = true
-  bootstrap_expect = 3
+  enabled = true
 
   # A client that says nothing is down after 2 to 3 s, not 24 s. Each client beats once a second at least, so
   # this is for some hundred nodes; on more of them raise both.

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# Consul and Nomad on every host, with this repository's own configuration files; what differs from host to
-# host (names, addresses, keys, certificates, tokens) is written here beside them.
-: "${state:?}" "${top:?}" "${DIONYSIA_CONSUL:=}" "${DIONYSIA_NOMAD:=}"
+# Consul and Nomad on every host, with this repository's own configuration files and what `dionysia cluster
+# init` makes for each host; `dionysia cluster bootstrap` gives them their access control.
+: "${state:?}" "${top:?}" "${servers:?}" "${DIONYSIA_CONSUL:=}" "${DIONYSIA_NOMAD:=}"
 
 roles() { # HOST: what may run there. Edge, router and worker of a stream are on three hosts this way.
   case $1 in
@@ -11,90 +11,32 @@ roles() { # HOST: what may run there. Edge, router and worker of a stream are on
   esac
 }
 
-# Two authorities, each with its own tool, and a certificate for each agent of Nomad and server of Consul;
-# Consul's clients get theirs from the servers.
-certificates() {
-  local tls=$state/secrets/tls
-  [ ! -e "$tls/done" ] || return 0
-  rm -rf "$tls"
-  mkdir -p "$tls/consul" "$tls/nomad"
-  chmod 700 "$tls"
-  (
-    umask 077
-    cd "$tls/consul"
-    "$DIONYSIA_CONSUL" tls ca create -days 365
-    "$DIONYSIA_CONSUL" tls cert create -server -dc dc1 -days 365
-    cd "$tls/nomad"
-    "$DIONYSIA_NOMAD" tls ca create -days 365
-    "$DIONYSIA_NOMAD" tls cert create -server -region global -days 365
-    "$DIONYSIA_NOMAD" tls cert create -client -region global -days 365
-  ) >"$state/log/certificates.log" 2>&1 || die "making certificates failed: $state/log/certificates.log"
-  touch "$tls/done"
+is_server() { # HOST
+  case $1 in
+    server) true ;;
+    ingest | w1) [ "$servers" = 3 ] ;;
+    *) false ;;
+  esac
 }
 
-consul_config() { # HOST
-  local tls=$state/secrets/tls/consul
-  cat <<EOT
-node_name  = "$1"
-datacenter = "dc1"
-data_dir   = "/srv/consul"
-bind_addr  = "$(address "$1")"
-retry_join = ["$(address server)"]
-encrypt    = "$(secret consul.gossip "$DIONYSIA_CONSUL" keygen)"
-ports {
-  dns = 53
-}
-acl {
-  tokens {
-    agent = "$(secret "consul.agent.$1" uuid)"
-    dns   = "$(secret consul.dns uuid)"
-EOT
-  [ "$1" != server ] || printf '    initial_management = "%s"\n' "$(secret consul.management uuid)"
-  printf '  }\n}\ntls {\n  internal_rpc {\n    ca_file = "%s"\n' "$tls/consul-agent-ca.pem"
-  [ "$1" != server ] || printf '    cert_file = "%s"\n    key_file = "%s"\n' \
-    "$tls/dc1-server-consul-0.pem" "$tls/dc1-server-consul-0-key.pem"
-  printf '  }\n}\n'
-  [ "$1" != server ] || echo 'bootstrap_expect = 1'
+keys() {
+  local host flags=()
+  for host in "${all_hosts[@]}"; do
+    flags+=(--host "$host=$(address "$host")$(! is_server "$host" || echo ,server),$(roles "$host")")
+  done
+  # A host's own disk is at /srv.
+  "$state/bin/dionysia" cluster init "$state/secrets" --etc /srv/etc "${flags[@]}" >"$state/log/init.log" 2>&1 ||
+    die "making keys failed: $(cat "$state/log/init.log")"
 }
 
-nomad_config() { # HOST
-  local kind=client tls=$state/secrets/tls/nomad ip
-  [ "$1" != server ] || kind=server
-  ip=$(address "$1")
-  cat <<EOT
-name       = "$1"
-datacenter = "dc1"
-data_dir   = "/srv/nomad"
-addresses {
-  http = "127.0.0.1"
-  rpc  = "$ip"
-  serf = "$ip"
-}
-advertise {
-  http = "$ip"
-  rpc  = "$ip"
-  serf = "$ip"
-}
-client {
-  network_interface = "eth0"
-  meta {
-    dionysia = "$(roles "$1")"
-  }
-  host_volume "dionysia" {
-    path = "/srv/dionysia"
-  }
-}
-consul {
-  token = "$(secret "consul.nomad.$kind" uuid)"
-}
-tls {
-  ca_file   = "$tls/nomad-agent-ca.pem"
-  cert_file = "$tls/global-$kind-nomad.pem"
-  key_file  = "$tls/global-$kind-nomad-key.pem"
-}
-EOT
-  [ "$1" != server ] || printf 'server {\n  bootstrap_expect = 1\n  encrypt = "%s"\n}\n' \
-    "$(secret nomad.gossip "$DIONYSIA_NOMAD" operator gossip keyring generate)"
+# etc HOST: brings the host its files. What is this cluster's alone lies beside them.
+etc() {
+  local to=$state/hosts/$1/srv/etc
+  rm -rf "$to"
+  mkdir -p "${to%/*}"
+  cp -r "$state/secrets/hosts/$1" "$to"
+  echo 'ports { dns = 53 }' >"$to/consul.d/local.hcl"
+  printf 'client {\n  host_volume "dionysia" {\n    path = "/srv/dionysia"\n  }\n}\n' >"$to/nomad.d/local.hcl"
 }
 
 # agent HOST NAME COMMAND…: starts it there, unless it runs.
@@ -107,19 +49,18 @@ agent() {
 }
 
 consul_up() { # HOST
-  local kind=client dir=$state/hosts/$1
-  [ "$1" != server ] || kind=server
-  consul_config "$1" | private "$dir/consul.hcl"
-  mkdir -p "$dir/srv/consul"
-  agent "$1" consul "$DIONYSIA_CONSUL" agent -config-file="$top/consul/$kind.hcl" -config-file="$dir/consul.hcl"
+  local kind=client
+  ! is_server "$1" || kind=server
+  mkdir -p "$state/hosts/$1/srv/consul"
+  agent "$1" consul "$DIONYSIA_CONSUL" agent -config-file="$top/consul/$kind.hcl" -config-dir=/srv/etc/consul.d \
+    -data-dir=/srv/consul
 }
 
 nomad_up() { # HOST
-  local dir=$state/hosts/$1 config=(-config="$top/nomad/agent/client.hcl")
-  [ "$1" != server ] || config+=(-config="$top/nomad/agent/server.hcl")
-  nomad_config "$1" | private "$dir/nomad.hcl"
-  mkdir -p "$dir/srv/nomad" "$dir/srv/dionysia"
-  agent "$1" nomad "$DIONYSIA_NOMAD" agent "${config[@]}" -config="$dir/nomad.hcl"
+  local config=(-config="$top/nomad/agent/client.hcl")
+  ! is_server "$1" || config+=(-config="$top/nomad/agent/server.hcl")
+  mkdir -p "$state/hosts/$1/srv/nomad" "$state/hosts/$1/srv/dionysia"
+  agent "$1" nomad "$DIONYSIA_NOMAD" agent "${config[@]}" -config=/srv/etc/nomad.d -data-dir=/srv/nomad
 }
 
 private() { # FILE: standard input, for root's eyes
@@ -130,30 +71,33 @@ private() { # FILE: standard input, for root's eyes
   )
 }
 
-consul() { on server env CONSUL_HTTP_TOKEN="$(secret consul.management uuid)" "$DIONYSIA_CONSUL" "$@"; }
-nomad() { on server env NOMAD_TOKEN="$(secret nomad.token uuid)" "$DIONYSIA_NOMAD" "$@"; }
+consul() { on server env CONSUL_HTTP_TOKEN="$(cat "$state/secrets/consul.management")" "$DIONYSIA_CONSUL" "$@"; }
+nomad() { on server env NOMAD_TOKEN="$(cat "$state/secrets/nomad.token")" "$DIONYSIA_NOMAD" "$@"; }
 
 agents_up() {
-  local host
-  certificates
+  local host bootstrap
+  keys
   say "starting Consul and Nomad on ${all_hosts[*]}"
-  consul_up server
-  await 40 "Consul's server" consul_leads
-  consul_tokens
+  for host in "${all_hosts[@]}"; do
+    etc "$host"
+    ! is_server "$host" || consul_up "$host"
+  done
+  on server "$state/bin/dionysia" cluster bootstrap "$state/secrets" --timeout 60s >"$state/log/bootstrap.log" 2>&1 &
+  bootstrap=$!
+  # An agent that is refused at its start asks again only some time later.
+  await 60 "Consul's tokens (tools/cluster.sh logs has bootstrap.log)" consul_tokens
   for host in "${all_hosts[@]}"; do
     consul_up "$host"
     nomad_up "$host"
   done
-  await 40 "Nomad's server" nomad_leads
-  nomad_bootstrap
-  nomad_policies
-  workload_identities
+  wait "$bootstrap" || die "access control failed: $(cat "$state/log/bootstrap.log")"
   await 60 "all hosts being ready in Nomad, with Consul" nomad_nodes
 }
 
-consul_leads() { consul operator raft list-peers | grep -q leader; }
-
-nomad_leads() { on server "$DIONYSIA_NOMAD" operator api /v1/status/leader | grep -q :; }
+# The operator's is made last.
+consul_tokens() {
+  on server env CONSUL_HTTP_TOKEN="$(cat "$state/secrets/consul.operator")" "$DIONYSIA_CONSUL" acl token read -self
+}
 
 # A node is ready before it has found Consul: its attribute tells.
 nomad_nodes() {

@@ -1,22 +1,6 @@
 # shellcheck shell=bash
-# Dionysia on the cluster: Nomad variables, jobs, the forwarder, the test picture.
+# Dionysia on the cluster: jobs, the forwarder, the test picture.
 : "${state:?}" "${top:?}" "${port:?}"
-
-# Each job gets only what it needs. The values are written to standard input: a command line can be seen.
-variables() {
-  local secret admin redis job
-  secret=$(secret cluster.secret random 32) admin=$(secret admin.token random 32) redis=$(secret redis.password random 32)
-  for job in redis api router worker ingest; do
-    case $job in
-      redis) printf '{"redis_password":"%s"}' "$redis" ;;
-      api) printf '{"secret":"%s","redis_password":"%s","admin_token":"%s"}' "$secret" "$redis" "$admin" ;;
-      ingest) printf '{"secret":"%s"}' "$secret" ;;
-      *) printf '{"secret":"%s","redis_password":"%s"}' "$secret" "$redis" ;;
-    esac | { printf '{"Path":"nomad/jobs/%s","Items":' "$job" && cat && printf '}\n'; } |
-      nomad var put -force -in=json -out=none - >"$state/log/variables.log" 2>&1 ||
-      die "writing $job's variables failed: $(cat "$state/log/variables.log")"
-  done
-}
 
 # job_vars JOB: what this cluster sets of a job's variables.
 job_vars() {
@@ -55,7 +39,6 @@ passing() {
 
 jobs_up() {
   local job want running=()
-  variables
   say "running the jobs"
   job_run redis
   for job in api worker router ingest edge; do

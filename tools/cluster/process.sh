@@ -58,20 +58,3 @@ await() {
     sleep 0.3
   done
 }
-
-# secret NAME [COMMAND…]: the secret in a file of that name, made by the command when it is not there.
-secret() {
-  local file=$state/secrets/$1
-  shift
-  [ -s "$file" ] || (
-    umask 077
-    "$@" >"$file.new"
-    mv "$file.new" "$file"
-  )
-  cat "$file"
-}
-
-uuid() { cat /proc/sys/kernel/random/uuid; }
-random() { # BYTES: as hex digits
-  head -c "$1" /dev/urandom | od -An -v -tx1 | tr -d ' \n'
-}

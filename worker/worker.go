@@ -181,6 +181,7 @@ func (w *Worker) Start(ctx context.Context) (err error) {
 		RunLimit: w.cfg.RunLimit, StartTimeout: w.cfg.StartTimeout, Token: w.token()},
 		transcode.Deps{Store: w.deps.Store, Origin: w.origin, Devices: w.devices, Logger: w.log.Named("run"), Registerer: w.deps.Registry})
 	w.server = &http.Server{Handler: w.handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute}
+	w.server.RegisterOnShutdown(w.origin.EndWaits)
 	w.wg.Go(func() {
 		if err := w.server.Serve(w.listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
 			w.log.Error("serving", "error", err)

@@ -24,6 +24,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -45,6 +46,8 @@ type Router struct {
 	metrics   *metrics
 	values    values
 	transport *http.Transport
+	following *http.Transport // a connection for each stream that is followed
+	name      string          // by which origins know this router
 	assets    assets
 
 	cache       *cache
@@ -86,10 +89,11 @@ func New(cfg Config, deps Deps) (*Router, error) {
 	}
 	r := &Router{
 		cfg: cfg, deps: deps, log: deps.Logger.Named("router"),
-		values: newValues(), transport: newTransport(cfg),
+		values: newValues(), transport: newTransport(cfg), following: newTransport(cfg), name: uuid.NewString(),
 		cache:       newCache(cfg.CacheBytes),
 		prefetching: make(chan struct{}, prefetches),
 	}
+	r.following.MaxConnsPerHost = 0
 	r.responses.New = func() any { return new(response) }
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	var err error
@@ -155,6 +159,7 @@ func (r *Router) Stop(ctx context.Context) error {
 	}
 	r.cancel()
 	r.transport.CloseIdleConnections()
+	r.following.CloseIdleConnections()
 	r.goes.Wait()
 	return errors.Join(errs...)
 }

@@ -61,11 +61,16 @@ func newTransport(cfg Config) *http.Transport {
 // answers; when none does, DNS is asked again, once, for it may have moved. The
 // caller closes the body. Redirects are answers, never followed.
 func (r *Router) ask(ctx context.Context, st *streamState, origin, path string) (*http.Response, error) {
+	return r.askBy(ctx, r.transport, st, origin, path)
+}
+
+// askBy is ask by another transport; path may have a query.
+func (r *Router) askBy(ctx context.Context, by *http.Transport, st *streamState, origin, path string) (*http.Response, error) {
 	tried, err := r.deps.Resolver.Lookup(ctx, origin)
 	if err != nil {
 		return nil, fmt.Errorf("resolving origin %s: %w", origin, err)
 	}
-	resp, err := r.askEach(ctx, st, tried, origin, path)
+	resp, err := r.askEach(ctx, by, st, tried, origin, path)
 	if err == nil || ctx.Err() != nil {
 		return resp, err
 	}
@@ -73,10 +78,10 @@ func (r *Router) ask(ctx context.Context, st *streamState, origin, path string) 
 	if lookupErr != nil || slices.Equal(moved, tried) {
 		return nil, err
 	}
-	return r.askEach(ctx, st, moved, origin, path)
+	return r.askEach(ctx, by, st, moved, origin, path)
 }
 
-func (r *Router) askEach(ctx context.Context, st *streamState, addrs []string, origin, path string) (*http.Response, error) {
+func (r *Router) askEach(ctx context.Context, by *http.Transport, st *streamState, addrs []string, origin, path string) (*http.Response, error) {
 	err := fmt.Errorf("origin %s has no address", origin)
 	for _, addr := range addrs {
 		var req *http.Request
@@ -87,7 +92,7 @@ func (r *Router) askEach(ctx context.Context, st *streamState, addrs []string, o
 		req.Header[headerEpoch] = []string{r.deps.SignEpoch(st.id, st.epoch.Load())}
 		req.Header["User-Agent"] = []string{"dionysia-router"}
 		var resp *http.Response
-		resp, err = r.transport.RoundTrip(req)
+		resp, err = by.RoundTrip(req)
 		if err == nil {
 			return resp, nil
 		}

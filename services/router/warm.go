@@ -1,6 +1,7 @@
 package router
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"sync"
@@ -46,6 +47,9 @@ func (r *Router) keepWarm(st *streamState) {
 		r.watched.Add(1)
 		defer r.watched.Add(-1)
 		w := &warmer{r: r, st: st}
+		ctx, cancel := context.WithCancel(r.ctx)
+		defer cancel()
+		r.goes.Go(func() { r.follow(ctx, st) })
 		for time.Since(time.Unix(0, st.used.Load())) < watchedFor {
 			w.round()
 			if !r.pauseFor(st.news, warmEvery) {

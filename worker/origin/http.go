@@ -72,6 +72,10 @@ func (o *Origin) serve(w http.ResponseWriter, r *http.Request) (kind string) {
 	if key, isFile := strings.CutPrefix(rest, "seg/"); isFile {
 		return o.serveFile(w, r, st, key)
 	}
+	if rest == nextPath {
+		o.serveNext(w, r, st)
+		return kindOf(rest)
+	}
 	return o.serveManifest(w, r, st, rest)
 }
 
@@ -99,8 +103,13 @@ func plain(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("/._-", c) >= 0
 }
 
+// nextPath is where routers ask for what is offered next.
+const nextPath = "next"
+
 func kindOf(rest string) string {
 	switch {
+	case rest == nextPath:
+		return "next"
 	case rest == "master.m3u8":
 		return "master"
 	case rest == "manifest.mpd":

@@ -3,7 +3,6 @@ package origin
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 	"time"
 
 	"github.com/dionysia-dev/dionysia/services/stream"
@@ -40,6 +39,10 @@ func (o *Origin) list(st *state, run *runState, local uint64, infos []segmentInf
 	}
 	entries = append(entries, entry{segment: &seg, broadcast: st.placement.Broadcast,
 		epoch: run.start.ID.Epoch, window: st.pres.Window})
+	offered, err := o.offer(st, run, local, infos, first)
+	if err != nil {
+		return err
+	}
 	unchecked, err := o.record(st, entries...)
 	if conflict := (conflictError{}); errors.As(err, &conflict) {
 		// Others listed numbers that we took for free: go on above them, with
@@ -50,9 +53,11 @@ func (o *Origin) list(st *state, run *runState, local uint64, infos []segmentInf
 		unchecked, err = o.record(st, entries[len(entries)-1])
 	}
 	if err != nil {
+		st.withdraw(offered)
 		return fmt.Errorf("listing number %d: %w", seg.Number, err)
 	}
 	if st.fencedBy.Load() > run.start.ID.Epoch {
+		st.expire(seg, now.Add(st.pres.Window)) // it is in the tail, so the successor lists it
 		return stream.ErrFenced
 	}
 	if unchecked {
@@ -61,13 +66,6 @@ func (o *Origin) list(st *state, run *runState, local uint64, infos []segmentInf
 	if first {
 		st.pres.Runs[run.start.ID] = record
 		run.listed = true
-		for i, t := range run.tracks {
-			st.files.Store(initKey(run.start.ID, t.Name), initFile(t, run.made[i].init.bytes, now))
-		}
-	}
-	for i, t := range run.tracks {
-		path := filepath.Join(run.start.Dir, fileName(run.made[i].prefix, local))
-		st.files.Store(segmentKey(run.start.ID, t.Name, local), segmentFile(run.start.ID, t, local, path, infos[i].size, now))
 	}
 	st.pres.Segments = append(st.pres.Segments, seg)
 	st.next, st.discSeq, st.status, st.joins = seg.Number+1, seg.DiscSeq, live, true

@@ -11,6 +11,8 @@ type metrics struct {
 	fenced    prometheus.Counter
 	streams   prometheus.Gauge
 	runBytes  prometheus.Gauge
+	offered   prometheus.Histogram
+	unfetched prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -32,9 +34,14 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "dionysia_origin_streams", Help: "Streams that this origin holds something of."}),
 		runBytes: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "dionysia_origin_run_bytes", Help: "Bytes in the run directories."}),
+		offered: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "dionysia_origin_offer_seconds", Help: "How long a number waited for the routers that follow its stream to fetch it; only those that waited.",
+			Buckets: []float64{.003, .01, .02, .05, .1, .2, .3}}),
+		unfetched: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "dionysia_origin_unfetched_segments_total", Help: "Numbers made public before all routers that follow the stream had fetched them."}),
 	}
 	if r != nil {
-		r.MustRegister(m.listed, m.unchecked, m.delay, m.requests, m.sent, m.fenced, m.streams, m.runBytes)
+		r.MustRegister(m.listed, m.unchecked, m.delay, m.requests, m.sent, m.fenced, m.streams, m.runBytes, m.offered, m.unfetched)
 	}
 	return m
 }

@@ -51,6 +51,9 @@ type Config struct {
 	// Linger is how much longer than the window an ended stream is served.
 	// Default 60 s.
 	Linger time.Duration
+	// OfferWait bounds how long a number is not listed for the sake of routers
+	// that follow its stream; see offers. Default 300 ms.
+	OfferWait time.Duration
 	// Poll is how often a run's directory is read beside the events. Default 1 s.
 	Poll time.Duration
 	// VerifyEpoch says whether a request that names a higher epoch may fence a
@@ -69,6 +72,9 @@ type Origin struct {
 	storeRetry atomic.Int64 // when to try the store again, 0 when it is well
 	streams    sync.Map     // id → *state
 
+	ending   chan struct{} // closed by EndWaits
+	endWaits sync.Once
+
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -85,11 +91,12 @@ func New(cfg Config) (*Origin, error) {
 	}
 	cfg.StoreTimeout = cmp.Or(cfg.StoreTimeout, 400*time.Millisecond)
 	cfg.Linger = cmp.Or(cfg.Linger, time.Minute)
+	cfg.OfferWait = cmp.Or(cfg.OfferWait, 300*time.Millisecond)
 	cfg.Poll = cmp.Or(cfg.Poll, time.Second)
 	if err := os.MkdirAll(cfg.Dir, 0o755); err != nil {
 		return nil, fmt.Errorf("making the run directories' root: %w", err)
 	}
-	o := &Origin{cfg: cfg, log: cfg.Logger, metrics: newMetrics(cfg.Registerer)}
+	o := &Origin{cfg: cfg, log: cfg.Logger, metrics: newMetrics(cfg.Registerer), ending: make(chan struct{})}
 	if err := o.findLeftovers(); err != nil {
 		return nil, err
 	}
@@ -108,6 +115,7 @@ func New(cfg Config) (*Origin, error) {
 
 // Close stops the goroutines. Files stay where they are.
 func (o *Origin) Close() {
+	o.EndWaits()
 	o.cancel()
 	if o.watcher != nil {
 		o.watcher.close()
@@ -180,6 +188,7 @@ func (o *Origin) Fence(id string, epoch uint64) {
 			break
 		}
 	}
+	st.offers.wake()
 	// From here viewers get 410. The lock may be held by a listing that waits
 	// for the store, and callers must not wait for it.
 	o.wg.Go(func() { o.fence(st, epoch) })

@@ -2,6 +2,7 @@ package origin
 
 import (
 	"errors"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -123,6 +124,11 @@ var (
 
 func fileName(prefix string, local uint64) string {
 	return prefix + "_" + strconv.FormatUint(local, 10) + ".m4s"
+}
+
+// path is where the i-th rendition's segment with a local number is.
+func (r *runState) path(i int, local uint64) string {
+	return filepath.Join(r.start.Dir, fileName(r.made[i].prefix, local))
 }
 
 func newRun(o *Origin, st *state, start RunStart) *runState {

@@ -77,7 +77,8 @@ type state struct {
 	files    sync.Map                  // path below seg/ → *file
 	fencedBy atomic.Uint64             // the highest foreign epoch above ours; 0 when not fenced
 	left     atomic.Pointer[leftovers] // nil when there are none; stored with mu held
-	asking   sync.Mutex                // held, before mu, while a request asks the tail for leftovers
+	offers   *offers
+	asking   sync.Mutex // held, before mu, while a request asks the tail for leftovers
 
 	mu        sync.Mutex
 	placement stream.Placement // of the newest run
@@ -95,7 +96,7 @@ type state struct {
 }
 
 func newState(id string, log hclog.Logger) *state {
-	st := &state{id: id, log: log.With("stream", id), runs: map[stream.RunID]*runState{}}
+	st := &state{id: id, log: log.With("stream", id), runs: map[stream.RunID]*runState{}, offers: newOffers()}
 	st.view.Store(&view{})
 	return st
 }
@@ -154,6 +155,7 @@ func (st *state) publish(now time.Time) error {
 		}
 	}
 	st.view.Store(v)
+	st.offers.wake()
 	return nil
 }
 

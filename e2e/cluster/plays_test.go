@@ -45,11 +45,8 @@ func (c *cluster) plays(t *testing.T) {
 	c.threeHosts(t, base+"/live/"+stream+"/master.m3u8", edge.Host, first.Worker)
 	(<-played).Expect(t, "ffmpeg through the edge", 10*time.Second, pic.FPS())
 
-	// What a worker has listed and no router has fetched yet, a second's worth at most, dies with its host:
-	// numbers are judged until then, and what is played afterwards.
+	// It is watched through the death of the host: no number is missing or twice, and all that is listed can be had.
 	w.WaitSegments(t, 1, aWhile)
-	w.Close()
-	w.ExpectClean(t)
 	killed := time.Now()
 	c.Kill(t, first.Worker)
 	second := c.Placement(t, stream, first.Worker)
@@ -75,6 +72,11 @@ func (c *cluster) plays(t *testing.T) {
 	})
 	t.Logf("killed → four segments listed from %s: %.1f s", second.Worker, time.Since(killed).Seconds())
 	(<-kit.StartFFPlay(t, base+"/live/"+stream+"/master.m3u8", 10*time.Second, goesLive)).Expect(t, "ffmpeg after the host's death", 10*time.Second, pic.FPS())
+	w.Close()
+	w.ExpectClean(t)
+	if d := w.Discontinuities(); len(d) != 1 {
+		t.Errorf("discontinuities before %v, want one", d)
+	}
 	kit.Eventually(t, aWhile, "the dead host's services leaving DNS", func() error {
 		if left := c.Passing(t, "origin"); len(left) != 1 || left[0].Host != second.Worker {
 			return fmt.Errorf("origins that pass: %v", left)

@@ -94,6 +94,8 @@ type Config struct {
 	// Nodes is nil without Nomad. A worker on a node that is down is probed when two
 	// fifths of Suspect have passed.
 	Nodes Nodes
+	// Beside are run while this replica leads, each until its context is over.
+	Beside []func(ctx context.Context)
 	// Hold is how long a new leader, or one whose Redis was away, waits for
 	// reports before it believes that a publisher or a worker is gone; default 4 s.
 	Hold time.Duration

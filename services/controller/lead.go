@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/dionysia-dev/dionysia/services/store"
@@ -61,8 +62,13 @@ func (c *Controller) campaign(ctx context.Context) {
 // lead turns the loop until the lease is lost. A turn begins a tenth of the
 // interval after the last one's end at the earliest, however much is announced.
 func (c *Controller) lead(ctx context.Context) {
+	var beside sync.WaitGroup
+	defer beside.Wait() // after cancel
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	for _, run := range c.cfg.Beside {
+		beside.Go(func() { run(ctx) })
+	}
 	c.begin()
 
 	changed := c.store.Watch(ctx)

@@ -27,6 +27,7 @@ type API struct {
 	Consul     ConsulFlags  `embed:"" group:"Consul"`
 	Nomad      NomadFlags   `embed:"" group:"Nomad"`
 	Placing    PlacingFlags `embed:"" group:"Placing streams"`
+	Scaling    ScalingFlags `embed:"" group:"Scaling"`
 }
 
 // Start starts it.
@@ -55,6 +56,9 @@ func (f API) Start(ctx context.Context, log hclog.Logger, reg *prometheus.Regist
 		}
 		if follower != nil { // a nil in an interface would not be nil
 			deps.Nodes, placing.Nodes = follower, follower
+		}
+		if placing.Beside, err = f.scale(log, reg); err != nil {
+			return err
 		}
 		srv := api.New(api.Config{Listen: f.Listen, AdminToken: admin, InternalToken: secret.Derive("internal-api"), Policy: f.Placing.Placement()},
 			deps)

@@ -171,7 +171,7 @@ func (f ConsulFlags) register(ctx context.Context, s *stack, svc discovery.Servi
 // NOMAD_CACERT, NOMAD_CLIENT_CERT, NOMAD_CLIENT_KEY and NOMAD_TLS_SERVER_NAME.
 type NomadFlags struct {
 	Addr  string `name:"nomad-addr" help:"URL of Nomad's HTTP API, such as http://127.0.0.1:4646 or unix:///secrets/api.sock: workers on nodes that drain or are ineligible are drained, those on nodes that are down are probed early. TLS as for nomad itself: NOMAD_CACERT and the like. 'off' uses no Nomad." default:"off" env:"DIONYSIA_NOMAD_ADDR"`
-	Token string `name:"nomad-token-file" help:"File with the Nomad ACL token, read for each request; it needs node:read and, in its own namespace, read-job. Empty takes NOMAD_TOKEN." env:"DIONYSIA_NOMAD_TOKEN_FILE" type:"path"`
+	Token string `name:"nomad-token-file" help:"File with the Nomad ACL token, read for each request; it needs node:read and, in its own namespace, read-job; with --scale-jobs also scale-job. Empty takes NOMAD_TOKEN." env:"DIONYSIA_NOMAD_TOKEN_FILE" type:"path"`
 }
 
 // client is nil without Nomad.

@@ -43,6 +43,24 @@ variable "count" {
   default     = 1
 }
 
+variable "min_count" {
+  description = "The fewest that the api's scaling leaves (docs/operations/scaling.md); never more than count."
+  type        = number
+  default     = 1
+}
+
+variable "max_count" {
+  description = "The most that it asks for; never less than count."
+  type        = number
+  default     = 4
+}
+
+variable "scale_jobs" {
+  description = "Jobs that the leading api gives more or fewer instances by their load, such as api,router; empty for none. It needs follow_nomad."
+  type        = string
+  default     = ""
+}
+
 variable "port" {
   description = "TCP port. It is the same on each node, so that api.service.consul:PORT is an address; an update needs a node more that has it free."
   type        = number
@@ -68,6 +86,13 @@ job "api" {
 
   group "api" {
     count = var.count
+
+    # For the api's --scale-jobs and for "nomad job scale": Nomad itself refuses a count that is outside.
+    scaling {
+      enabled = true
+      min     = min(var.min_count, var.count)
+      max     = max(var.max_count, var.count)
+    }
 
     constraint {
       operator = "distinct_hosts"
@@ -150,6 +175,7 @@ job "api" {
         DIONYSIA_ADMIN_TOKEN_FILE    = "${NOMAD_SECRETS_DIR}/admin.token"
         DIONYSIA_REDIS_PASSWORD_FILE = "${NOMAD_SECRETS_DIR}/redis.password"
         DIONYSIA_NOMAD_ADDR          = var.follow_nomad ? "unix://${NOMAD_SECRETS_DIR}/api.sock" : "off"
+        DIONYSIA_SCALE_JOBS          = var.scale_jobs
         DIONYSIA_NOMAD_TOKEN_FILE    = "${NOMAD_SECRETS_DIR}/nomad_follow.jwt"
       }
 

@@ -38,6 +38,18 @@ variable "count" {
   default     = 2
 }
 
+variable "min_count" {
+  description = "The fewest that the api's scaling leaves (docs/operations/scaling.md); never more than count. With one router alone nothing serves while it is replaced."
+  type        = number
+  default     = 2
+}
+
+variable "max_count" {
+  description = "The most that it asks for; never less than count."
+  type        = number
+  default     = 8
+}
+
 variable "port" {
   description = "TCP port for viewers; 0 lets Nomad choose one, so that old and new can share a node during an update. The edge learns it from Consul."
   type        = number
@@ -81,6 +93,13 @@ job "router" {
 
   group "router" {
     count = var.count
+
+    # For the api's --scale-jobs and for "nomad job scale": Nomad itself refuses a count that is outside.
+    scaling {
+      enabled = true
+      min     = min(var.min_count, var.count)
+      max     = max(var.max_count, var.count)
+    }
 
     # Old and new may share a node, two of the same version do so only when there are too few nodes.
     spread {

@@ -128,7 +128,7 @@ func TestStaysAndSaysWhyOnce(t *testing.T) {
 		change func(f *fake)
 		says   string // "" for nothing
 	}{
-		"no such job":      {func(f *fake) { f.err = errors.New("Nomad has no such job") }, "Nomad has no such job"}, //nolint:staticcheck // Nomad is a name
+		"no such job":      {func(f *fake) { f.err = errors.New("Nomad has no such job") }, "Nomad has no such job"},
 		"Nomad is away":    {func(f *fake) { f.err = &awayError{errors.New("connection refused")} }, "Nomad does not answer: nothing is scaled until it does: error=\"connection refused\""},
 		"no scaling block": {func(f *fake) { f.change = func(j *nomad.Job) { j.TaskGroups[0].Scaling = nil } }, "no group of the job has a scaling block: add scaling { enabled = true, min = 1, max = 4 } to its job file"},
 		"a disabled one": {func(f *fake) { f.change = func(j *nomad.Job) { j.TaskGroups[0].Scaling.Enabled = ptr(false) } },
@@ -136,7 +136,7 @@ func TestStaysAndSaysWhyOnce(t *testing.T) {
 		"a system job":   {func(f *fake) { f.change = func(j *nomad.Job) { j.Type = ptr("system") } }, "only service jobs have a count: take router out of --scale-jobs"},
 		"a stopped job":  {func(f *fake) { f.change = func(j *nomad.Job) { j.Stop = ptr(true) } }, "the job is stopped"},
 		"a deployment":   {func(f *fake) { f.deployment = true }, ""},
-		"partial data":   {func(f *fake) { f.statsErr = errors.New("No path to node") }, "g is not scaled while not all is known: 00000000: No path to node"}, //nolint:staticcheck // Nomad's words
+		"partial data":   {func(f *fake) { f.statsErr = errors.New("No path to node") }, "g is not scaled while not all is known: 00000000: No path to node"},
 		"a cut-off node": {func(f *fake) { f.allocs = first(func(a *nomad.AllocationListStub) { a.ClientStatus = "unknown" }) }, "00000000 is on a node that is cut off"},
 		"nothing reserved": {func(f *fake) {
 			f.allocs = first(func(a *nomad.AllocationListStub) { a.AllocatedResources = nil })

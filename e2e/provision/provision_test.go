@@ -38,6 +38,7 @@ func (d distribution) provisionTwice(t *testing.T) {
 	r.programsRun(t)
 	r.unitsParse(t, "consul", "nomad")
 	r.agentsReadTheirFiles(t)
+	r.keysAreBrought(t)
 
 	out := r.must(t, "/mnt/repo/tools/provision/uninstall.sh", "--purge")
 	if d := difference(fresh, r.listing(t)); len(d) > 0 {
@@ -123,6 +124,29 @@ func (r *root) agentsReadTheirFiles(t *testing.T) {
 			}
 		}
 	}
+}
+
+// keysAreBrought gives the machine what `dionysia cluster init` made for it: its
+// roles are known by that, the agents may read it and nobody else, and their
+// configuration is complete.
+func (r *root) keysAreBrought(t *testing.T) {
+	t.Helper()
+	// The address is one that the root has: Nomad looks for its interface.
+	r.must(t, "dionysia", "cluster", "init", "/root/keys", "--host", "one=127.0.0.1,server,redis,api,ingest,worker,router,edge")
+	provision := "/mnt/repo/tools/provision/provision.sh --binaries /mnt/bin --keys /root/keys/hosts/one"
+	if out := r.must(t, "sh", "-ec", provision); !strings.Contains(out, "\n8 changed, ") {
+		t.Errorf("bringing the keys did not change eight files:\n%s", out)
+	}
+	if out := r.must(t, "sh", "-ec", provision); !strings.Contains(out, "\n0 changed, ") {
+		t.Errorf("bringing the keys again changed something:\n%s", out)
+	}
+	want := "640 root:consul /etc/consul.d/agent-key.pem\n640 root:consul /etc/consul.d/host.hcl\n600 root:root /etc/nomad.d/agent-key.pem\n600 root:root /etc/nomad.d/host.hcl\n"
+	if got := r.must(t, "sh", "-c", "stat -c '%a %U:%G %n' /etc/consul.d/agent-key.pem /etc/consul.d/host.hcl /etc/nomad.d/agent-key.pem /etc/nomad.d/host.hcl"); got != want {
+		t.Errorf("the keys are\n%swant\n%s", got, want)
+	}
+	r.must(t, "setpriv", "--reuid=consul", "--regid=consul", "--clear-groups", "consul", "validate", "/etc/consul.d")
+	r.must(t, "nomad", "config", "validate", "/etc/nomad.d")
+	r.must(t, "rm", "-r", "/root/keys")
 }
 
 // driverWhereThereIsACard shows that the driver is asked for where there is a

@@ -27,9 +27,12 @@ func TestTerraformBareMetal(t *testing.T) {
 	run(t, exec.Command("cp", "-r", filepath.Join(r.repo, "terraform", "bare-metal"), module))
 	bundle := filepath.Join(work, "bundle.tar.gz")
 	run(t, exec.Command(filepath.Join(r.repo, "tools", "provision", "bundle.sh"), bundle, r.bin))
+	keys := filepath.Join(work, "keys")
+	run(t, exec.Command(kit.Binary(t), "cluster", "init", keys, "--host", "one=192.0.2.10,server,redis,api,ingest,worker,router,edge"))
 	variables := fmt.Sprintf(`
 private_key_file = %q
 bundle           = %q
+keys             = %q
 from             = "folder"
 dns              = "none"
 purge            = true
@@ -42,7 +45,7 @@ hosts = {
     roles    = ["server", "redis", "api", "ingest", "worker", "router", "edge"]
   }
 }
-`, key, bundle, port, hostKey)
+`, key, bundle, keys, port, hostKey)
 	if err := os.WriteFile(filepath.Join(module, "terraform.tfvars"), []byte(variables), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -55,16 +58,37 @@ hosts = {
 	tf("init", "-input=false", "-no-color")
 	out := tf("apply", "-auto-approve", "-input=false", "-no-color")
 	t.Log(out)
-	if !strings.Contains(out, "2 added, 0 changed, 0 destroyed") {
-		t.Errorf("apply did not add the machine and what runs there:\n%s", out)
+	if !strings.Contains(out, "3 added, 0 changed, 0 destroyed") {
+		t.Errorf("apply did not add the machine, what runs there and its keys:\n%s", out)
+	}
+	for _, program := range []string{"consul", "nomad"} {
+		want, err := os.ReadFile(filepath.Join(keys, "hosts", "one", program+".d", "host.hcl"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(filepath.Join(r.dir, "etc", program+".d", "host.hcl"))
+		if err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s's host.hcl: %v\n%s", program, err, got)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(r.dir, "root", ".dionysia-keys")); !os.IsNotExist(err) {
+		t.Errorf("the keys' way in is left: %v", err)
+	}
+	state, err := os.ReadFile(filepath.Join(module, "terraform.tfstate"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := os.ReadFile(filepath.Join(keys, "consul.agent.one"))
+	if err != nil || strings.Contains(string(state), strings.TrimSpace(string(secret))) {
+		t.Errorf("Terraform's state has a secret (%v)", err)
 	}
 	r.programsRun(t)
 	r.unitsParse(t, "consul", "nomad")
 	// Exit status 2 would say that there is something to do.
 	tf("plan", "-detailed-exitcode", "-input=false", "-no-color")
 
-	if out := tf("destroy", "-auto-approve", "-input=false", "-no-color"); !strings.Contains(out, "2 destroyed") {
-		t.Errorf("destroy did not destroy both:\n%s", out)
+	if out := tf("destroy", "-auto-approve", "-input=false", "-no-color"); !strings.Contains(out, "3 destroyed") {
+		t.Errorf("destroy did not destroy all:\n%s", out)
 	}
 	if d := difference(fresh, r.listing(t)); len(d) > 0 {
 		t.Errorf("destroy left the machine changed:\n%s", strings.Join(d, "\n"))

@@ -21,6 +21,8 @@ locals {
       var.restart ? ["--restart"] : [],
     ))
   }
+
+  keys = { for name in keys(var.hosts) : name => var.keys == null ? "" : "${pathexpand(var.keys)}/hosts/${name}" }
 }
 
 # A machine that belongs to the cluster. It lives as long as the machine is listed; what runs there changes by
@@ -95,6 +97,51 @@ resource "terraform_data" "provisioned" {
       "${self.input.sudo}rm -rf /opt/dionysia",
       "${self.input.sudo}mv /opt/dionysia.new /opt/dionysia",
       "${self.input.sudo}/opt/dionysia/tools/provision/provision.sh ${local.options[each.key]}",
+    ]
+  }
+}
+
+# The machines' keys, over SSH, after the scripts that put them there. Terraform's state has their sums alone.
+resource "terraform_data" "keys" {
+  for_each = var.keys == null ? {} : var.hosts
+
+  input = terraform_data.host[each.key].output
+  triggers_replace = [for file in fileset(local.keys[each.key], "**") : [
+    file, filesha256("${local.keys[each.key]}/${file}")
+  ]]
+  depends_on = [terraform_data.provisioned]
+
+  lifecycle {
+    precondition {
+      condition     = fileexists("${local.keys[each.key]}/roles")
+      error_message = "keys: ${local.keys[each.key]} is missing: run dionysia cluster init with this host."
+    }
+  }
+
+  connection {
+    type        = "ssh"
+    host        = self.input.address
+    port        = self.input.port
+    user        = self.input.user
+    host_key    = self.input.host_key
+    private_key = file(self.input.private_key)
+    timeout     = "2m"
+  }
+
+  provisioner "remote-exec" {
+    inline = ["rm -rf .dionysia-keys && mkdir -m 700 .dionysia-keys"]
+  }
+
+  provisioner "file" {
+    source      = "${local.keys[each.key]}/"
+    destination = ".dionysia-keys"
+  }
+
+  provisioner "remote-exec" {
+    inline = [
+      "set -e",
+      "trap 'rm -rf .dionysia-keys' EXIT",
+      "${self.input.sudo}/opt/dionysia/tools/provision/provision.sh ${local.options[each.key]} --keys .dionysia-keys keys units",
     ]
   }
 }

@@ -29,6 +29,12 @@ variable "bundle" {
   type        = string
 }
 
+variable "keys" {
+  description = "The folder that dionysia cluster init made, with a host for each of hosts; without it, keys are brought there in another way."
+  type        = string
+  default     = null
+}
+
 variable "from" {
   description = "release: the machines fetch Consul and Nomad; folder: the bundle brings them."
   type        = string

@@ -25,7 +25,7 @@ changing() {
   printf 'changed     %s\n' "$*"
 }
 
-# note KIND NAME: this came with us. Kinds: file, dir, user, package.
+# note KIND NAME: this came with us. Kinds: file, key, dir, user, package.
 note() {
   [ -z "$check" ] || return 0
   grep -qxF "$1 $2" "$notes" 2>/dev/null && return
@@ -47,11 +47,11 @@ put_file() {
 }
 
 # put_copy MODE OWNER:GROUP SOURCE PATH: true when it changed. A running program's file is replaced, not
-# written over.
+# written over. It is noted as a file, or as what kind says.
 put_copy() {
   local mode=$1 owner=$2 source=$3 path=$4
   if cmp -s "$source" "$path" && [ "$(stat -c '%a %U:%G' "$path")" = "$mode $owner" ]; then
-    note file "$path"
+    note "${kind:-file}" "$path"
     unchanged "$path"
     return 1
   fi
@@ -59,7 +59,7 @@ put_copy() {
   # Explicitly: set -e is off in a function that is asked whether it succeeded.
   install -m "$mode" -o "${owner%:*}" -g "${owner#*:}" "$source" "$path.new" || die "$path can't be written"
   mv -f "$path.new" "$path" || die "$path can't be replaced"
-  note file "$path" || die "$notes can't be written"
+  note "${kind:-file}" "$path" || die "$notes can't be written"
 }
 
 # put_dir MODE OWNER:GROUP PATH

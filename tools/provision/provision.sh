@@ -4,9 +4,11 @@
 #
 #   tools/provision/provision.sh [OPTION…] [STEP…]       as root
 #
+#   --keys FOLDER      what `dionysia cluster init` made for this machine, its hosts/NAME; without it, agents start once
+#                      host.hcl is there
 #   --role ROLE        server (of Consul and Nomad), redis, api, ingest, worker, router or edge; may be given several
-#                      times (default: worker)
-#   --bind ADDRESS     this machine's address in the cluster; without it the agents' site.hcl is the operator's
+#                      times (default: as --keys says, else worker)
+#   --bind ADDRESS     this machine's address in the cluster, where it is not as --keys says
 #   --join A,B,C       the addresses of the Consul servers
 #   --servers N        how many servers there are (default: 1)
 #   --without-nomad    systemd runs the roles, by /etc/dionysia/ROLE.env
@@ -19,7 +21,7 @@
 #   --restart          what changed is restarted; without it, only what does not run yet is started
 #   --check            change nothing; say what would change, and exit with 1 if anything would
 #
-# Steps, in this order, all by default: packages nvidia users system binaries configuration dns units
+# Steps, in this order, all by default: packages nvidia users system binaries configuration keys dns units
 #
 # Without a running systemd, as in a chroot or an image, units are enabled for the next boot and sysctls
 # are left alone.
@@ -39,9 +41,9 @@ umask 022
 . "$here/steps.sh"
 
 releases=${DIONYSIA_RELEASES:-https://releases.hashicorp.com}
-all_steps='packages nvidia users system binaries configuration dns units'
+all_steps='packages nvidia users system binaries configuration keys dns units'
 roles='' jobs='' dns=auto bind='' join='' servers=1 nomad=yes from=folder binaries=$top/bin nvidia=yes restart_roles='' steps=''
-restart='' units_changed=''
+keys='' restart='' units_changed=''
 
 usage() {
   sed -n '2,/^set -e/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
@@ -50,11 +52,12 @@ usage() {
 
 while [ $# -gt 0 ]; do
   case $1 in
-    --role | --bind | --join | --servers | --dns | --from | --binaries)
+    --keys | --role | --bind | --join | --servers | --dns | --from | --binaries)
       [ $# -ge 2 ] || die "$1 needs a value"
       ;;
   esac
   case $1 in
+    --keys) keys=$2 && shift ;;
     --role) roles="$roles $2" && shift ;;
     --bind) bind=$2 && shift ;;
     --join) join=$2 && shift ;;
@@ -71,6 +74,10 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
+if [ -n "$keys" ]; then
+  [ -e "$keys/consul.d/host.hcl" ] || die "--keys is $keys, not a folder hosts/NAME of \`dionysia cluster init\`"
+  roles=${roles:-$(cat "$keys/roles")}
+fi
 roles=${roles:-worker}
 for role in $roles; do
   [[ $role =~ ^(server|redis|api|ingest|worker|router|edge)$ ]] ||

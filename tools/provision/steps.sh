@@ -137,7 +137,7 @@ from_release() {
 
 # step_configuration: the files of consul/ and nomad/agent/ for this machine's kinds of agent, and site.hcl with
 # what its options say. Agents read a folder's files by name, a later one wins: site.hcl comes after server.hcl and
-# client.hcl. Keys, certificates and tokens are the operator's, in host.hcl (docs/operations/cluster.md).
+# client.hcl. Keys, certificates and tokens are in host.hcl.
 step_configuration() {
   local kind=client
   if has_role server; then kind=server; fi
@@ -170,6 +170,20 @@ site_nomad() {
   printf 'advertise {\n  http = "%s"\n  rpc  = "%s"\n  serf = "%s"\n}\n' "$bind" "$bind" "$bind"
   if has_role server; then printf 'server {\n  bootstrap_expect = %d\n}\n' "$servers"; fi
   [ -z "$jobs" ] || printf 'client {\n  meta {\n    dionysia = "%s"\n  }\n}\n' "$jobs"
+}
+
+# step_keys: the machine's part of what `dionysia cluster init` made. Consul runs as a user of its own.
+step_keys() {
+  [ -n "$keys" ] || return 0
+  put_keys consul 640 root:consul
+  [ -z "$nomad" ] || put_keys nomad 600 root:root
+}
+
+put_keys() { # PROGRAM MODE OWNER
+  local file
+  for file in "$keys/$1.d"/*; do
+    if kind=key put_copy "$2" "$3" "$file" "/etc/$1.d/$(basename "$file")"; then restart="$restart $1"; fi
+  done
 }
 
 # step_dns: names under .consul, which the jobs use, are the host's own agent's.

@@ -32,6 +32,12 @@ noted file | while read -r path; do
   echo "removed     $path"
 done
 [ ! -d /run/systemd/system ] || systemctl daemon-reload
+if [ -n "$purge" ]; then
+  noted key | while read -r path; do
+    rm -f "$path"
+    echo "removed     $path"
+  done
+fi
 noted dir | while read -r path; do
   if [ -n "$purge" ]; then
     rm -rf --one-file-system "$path"
@@ -57,6 +63,6 @@ if [ -n "$purge" ]; then
   rm -rf /var/lib/dionysia-provision
 else
   # What is left for --purge to remove.
-  grep -E '^(dir|user|package) ' "$notes" >"$notes.new" || true
+  grep -E '^(key|dir|user|package) ' "$notes" >"$notes.new" || true
   mv "$notes.new" "$notes"
 fi

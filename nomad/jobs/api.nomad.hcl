@@ -3,9 +3,7 @@
 # Secrets: nomad/jobs/api holds secret, admin_token and redis_password.
 #
 # It follows Nomad's nodes through the task's own socket and identity. What that identity may do is the policy
-# nomad/policies/api.hcl, attached to this job:
-#
-#   nomad acl policy apply -namespace default -job api dionysia-api nomad/policies/api.hcl
+# nomad/policies/api.hcl, which `dionysia cluster bootstrap` attaches to this job.
 
 variable "datacenters" {
   description = "Nomad datacenters to run in; * is all."

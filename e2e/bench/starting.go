@@ -32,7 +32,7 @@ func (b *bench) starting() error {
 			}
 			begin := time.Now()
 			pub := kit.Start(t, "publisher", append(src, i.RTMPTarget(id, key)...))
-			if err := playable(i, id, 60*time.Second); err != nil {
+			if err := kit.Playable(i.Master(id), 60*time.Second); err != nil {
 				return err
 			}
 			firsts = append(firsts, time.Since(begin).Seconds())
@@ -56,44 +56,6 @@ func (b *bench) starting() error {
 		b.figures.Add("list_delay_seconds", harness.Median(delays), "s", "<0.3")
 		return nil
 	})
-}
-
-// playable polls until the lowest variant's first segment, and its audio's, can
-// be fetched through the router, as a player does.
-func playable(i *kit.Installation, stream string, limit time.Duration) error {
-	deadline := time.Now().Add(limit)
-	for {
-		err := try(i, stream)
-		if err == nil {
-			return nil
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("%s is not playable after %v: %w", stream, limit, err)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-}
-
-func try(i *kit.Installation, stream string) error {
-	m, err := kit.FetchMaster(i.Master(stream))
-	if err != nil {
-		return err
-	}
-	for _, v := range m.All() {
-		media, err := kit.FetchMedia(v.URL)
-		if err != nil {
-			return err
-		}
-		if len(media.Segments) == 0 {
-			return fmt.Errorf("no segment in %s", v.URL)
-		}
-		for _, u := range []string{media.Segments[0].Map, media.Segments[0].URL} {
-			if _, err := kit.FetchOK(u); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // listDelays watches the origin's playlist and compares the moment at which a

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/dionysia-dev/dionysia/e2e/bench/harness"
-	"github.com/dionysia-dev/dionysia/e2e/clusterkit"
 )
 
 // options of a run.
@@ -29,7 +28,7 @@ type bench struct {
 	options
 	t       *harness.T
 	figures harness.Figures
-	cluster *clusterkit.Cluster // nil until a part has needed it
+	hosts   *hosts // nil until a part has needed them
 }
 
 // part is a measurement, and whether it needs hosts, which only root can make.

@@ -1,6 +1,6 @@
 # make help lists what this can do. Parts that are missing are installed or built first (tools/deps.sh).
 #
-#   ARGS   for run, cluster, bench and bench-placement: more arguments, as in  make run ARGS=--no-demo
+#   ARGS   for run, cluster and the benches: more arguments, as in  make run ARGS=--no-demo
 #   PKG    for test: only these packages, as in      make test PKG=./services/store/... TESTFLAGS='-v -run Reserve'
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -102,6 +102,11 @@ bench: ## measure against ffmpeg and nginx, side by side
 bench-placement: ## measure how fast placements are made, and how well beside what other systems do
 	@tools/deps.sh run
 	@$(ENV); go run ./e2e/bench/placement $(ARGS)
+
+.PHONY: bench-cluster
+bench-cluster: ## measure a cluster: job run, drain, finding origins, Consul's writes (as root)
+	@tools/deps.sh bench
+	@$(ENV); go build -o bin/dionysia .; export DIONYSIA_BIN=$$PWD/bin/dionysia; go run ./e2e/bench/cluster $(ARGS)
 
 .PHONY: deps
 deps: ## only install or build what run, test, lint and bench need

@@ -11,11 +11,17 @@ import (
 )
 
 const (
+	// holdBack is how far behind the live edge the player stays, in s: not the default
+	// of 12, which outlasts both, but what is for less delay.
+	holdBack = 6
+	// listed is how many segments a playlist must list before a player comes: one
+	// that comes to a stream that has just begun plays at its very edge.
+	listed = 10
 	// settled is how long a player has played before it is measured: it has filled
 	// its buffer.
 	settled = 15 * time.Second
 	// playsOn is how long a player is measured after the join is listed: it has
-	// played over it, from hold_back (12 s) behind the live edge.
+	// played over it.
 	playsOn = 25 * time.Second
 )
 
@@ -31,7 +37,7 @@ func (b *bench) drain() error {
 		return err
 	}
 	const stream = "drain"
-	publisher, err := h.publish(stream)
+	publisher, err := h.publish(kit.StreamSpec{ID: stream, HoldBack: holdBack})
 	if err != nil {
 		return err
 	}
@@ -79,7 +85,7 @@ func (h *hosts) watched(players *kit.PlayerServer, stream string, do func(worker
 		return d, err
 	}
 	master := "http://" + h.Reach(h.t, "server", edge.Addr) + "/live/" + stream + "/master.m3u8"
-	if err := kit.Playable(master, goesLive); err != nil {
+	if err := h.lists(master, listed); err != nil {
 		return d, err
 	}
 	page := players.Open(h.t, "hls.html", master)
@@ -113,6 +119,21 @@ func (h *hosts) watched(players *kit.PlayerServer, stream string, do func(worker
 	}
 	d.stall = report.StallSeconds()
 	return d, after()
+}
+
+// lists waits until the first variant of a master playlist has n segments.
+func (h *hosts) lists(master string, n int) error {
+	return kit.Wait(h.t.Context(), goesLive, func() error {
+		m, err := kit.FetchMaster(master)
+		if err != nil {
+			return err
+		}
+		media, err := kit.FetchMedia(m.Variants[0].URL)
+		if err == nil && len(media.Segments) < n {
+			err = fmt.Errorf("%s lists %d segments", master, len(media.Segments))
+		}
+		return err
+	})
 }
 
 // edgeApart returns an edge that is on another host.

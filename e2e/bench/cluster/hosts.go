@@ -147,12 +147,13 @@ func (h *hosts) whole() error {
 }
 
 // publish creates a stream and publishes it until the returned process is killed.
-func (h *hosts) publish(stream string) (*kit.Proc, error) {
-	key, err := h.CreateStream(kit.StreamSpec{ID: stream, Profile: profile})
+func (h *hosts) publish(s kit.StreamSpec) (*kit.Proc, error) {
+	s.Profile = profile
+	key, err := h.CreateStream(s)
 	if err != nil {
 		return nil, err
 	}
-	return kit.Publish(h.t, kit.Picture{}, h.RTMP(stream, key)), nil
+	return kit.Publish(h.t, kit.Picture{}, h.RTMP(s.ID, key)), nil
 }
 
 // master is a stream's master playlist at the forwarder's n-th port: 1 goes by an

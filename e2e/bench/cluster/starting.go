@@ -45,7 +45,7 @@ func (h *hosts) startWorkers(stream string) (float64, error) {
 	if err := h.stopJob("worker"); err != nil {
 		return 0, err
 	}
-	publisher, err := h.publish(stream)
+	publisher, err := h.publish(kit.StreamSpec{ID: stream})
 	if err != nil {
 		return 0, err
 	}

@@ -61,7 +61,7 @@ func (b *bench) writes() error {
 
 // startOne starts a stream, waits until it plays, and stops it.
 func (h *hosts) startOne(stream string) error {
-	publisher, err := h.publish(stream)
+	publisher, err := h.publish(kit.StreamSpec{ID: stream})
 	if err != nil {
 		return err
 	}

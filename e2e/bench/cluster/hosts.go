@@ -19,7 +19,7 @@ import (
 // jobs are all of the cluster's, in nomad/jobs.
 func jobs() []string { return []string{"redis", "api", "ingest", "worker", "router", "edge"} }
 
-// instances are what passes in Consul when all is up.
+// instances are what passes in Consul when all is up, at least.
 func instances() map[string]int {
 	return map[string]int{"redis-state": 1, "redis-live": 1, "api": 1, "ingest": 1, "mediamtx": 1, "worker": 2, "origin": 2, "router": 2, "edge": 2}
 }
@@ -125,7 +125,9 @@ func (h *hosts) node(host string) (string, error) {
 func (h *hosts) whole() error {
 	return kit.Wait(h.t.Context(), settles, func() error {
 		for service, n := range instances() {
-			if passing := len(h.Passing(h.t, service)); passing != n {
+			// More are those that Nomad has not taken out of Consul: their check passes
+			// by what listens at their port now.
+			if passing := len(h.Passing(h.t, service)); passing < n {
 				return fmt.Errorf("%d of %d instances of %s pass", passing, n, service)
 			}
 		}

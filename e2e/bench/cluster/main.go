@@ -87,7 +87,13 @@ func (b *bench) all() int {
 		case p.hosts && os.Getuid() != 0:
 			not = append(not, p.name)
 		default:
-			run = append(run, harness.Measurement{Name: p.name, Run: p.run})
+			run = append(run, harness.Measurement{Name: p.name, Run: func() error {
+				err := p.run()
+				if err != nil {
+					b.t.Fail() // then what has been started shows its logs
+				}
+				return err
+			}})
 		}
 	}
 	if len(run) == 0 && len(not) == 0 {

@@ -2,14 +2,15 @@ package access_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -21,135 +22,7 @@ import (
 	"github.com/dionysia-dev/dionysia/services/cluster/keys"
 )
 
-// timeout is for agents on a machine that does other things too; Consul's and
-// Nomad's take some seconds each.
-const timeout = 2 * time.Minute
-
-// agents are the Consul and Nomad servers of a cluster, each host an address of
-// loopback.
-type agents struct {
-	dir string // of the keys
-	etc string // each host's /etc is a folder in it
-	net string // the first three numbers of the addresses
-}
-
-// newAgents makes the keys for three servers, with HTTPS.
-func newAgents(t *testing.T) *agents {
-	t.Helper()
-	// Two test binaries at a time have different addresses.
-	pid := os.Getpid()
-	a := &agents{dir: filepath.Join(t.TempDir(), "keys"), etc: t.TempDir(), net: fmt.Sprintf("127.%d.%d.", 1+pid/250%250, 1+pid%250)}
-	a.init(t, keys.Options{Etc: a.etc, HTTPS: new(true)}, "s1=IP1,server", "s2=IP2,server", "s3=IP3,server", "w1=IP4,worker")
-	return a
-}
-
-func (a *agents) init(t *testing.T, o keys.Options, hosts ...string) {
-	t.Helper()
-	for _, s := range hosts {
-		h, err := keys.ParseHost(strings.ReplaceAll(s, "IP", a.net))
-		if err != nil {
-			t.Fatal(err)
-		}
-		o.Hosts = append(o.Hosts, h)
-	}
-	o.Now = time.Now()
-	if _, err := keys.Init(a.dir, o); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// start runs a program on the three hosts, by what init has made and this
-// repository's configuration; each host's HTTP is on its own address.
-func (a *agents) start(t *testing.T, program, flag, own string) {
-	t.Helper()
-	for i, name := range []string{"s1", "s2", "s3"} {
-		ip, dir := fmt.Sprintf("%s%d", a.net, i+1), filepath.Join(a.etc, name, program+".d")
-		if err := os.CopyFS(dir, os.DirFS(filepath.Join(a.dir, "hosts", name, program+".d"))); err != nil {
-			t.Fatal(err)
-		}
-		// On one machine the hosts share a file system: each has its own /etc.
-		host := filepath.Join(dir, "host.hcl")
-		b, err := os.ReadFile(host)
-		if err != nil {
-			t.Fatal(err)
-		}
-		write(t, host, strings.ReplaceAll(string(b), a.etc, filepath.Join(a.etc, name)))
-		last := filepath.Join(dir, "test.json")
-		write(t, last, strings.ReplaceAll(own, "IP", ip))
-		args := []string{"agent", "-data-dir=" + filepath.Join(a.etc, name, program)}
-		repo := map[string]string{"consul": "consul", "nomad": "nomad/agent"}[program]
-		for _, file := range []string{filepath.Join("..", "..", "..", repo, "server.hcl"), host, last} {
-			args = append(args, flag+file)
-		}
-		testkit.StartProcess(t, program+" on "+name, exec.Command(testkit.Part(t, "DIONYSIA_"+strings.ToUpper(program), program), args...))
-	}
-}
-
-func (a *agents) startConsul(t *testing.T) {
-	a.start(t, "consul", "-config-file=", `{"client_addr": "IP", "log_level": "warn"}`)
-}
-
-func (a *agents) startNomad(t *testing.T) {
-	a.start(t, "nomad", "-config=", `{"addresses": {"http": "IP"}, "consul": {"address": "IP:8500"}, "log_level": "WARN"}`)
-}
-
-func write(t *testing.T, path, text string) {
-	t.Helper()
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// apply uses the HTTPS addresses that it finds in the folder.
-func (a *agents) apply(t *testing.T) (*access.Report, error) {
-	t.Helper()
-	folder, err := keys.Open(a.dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return access.Apply(t.Context(), access.Options{Keys: folder, JWKS: "https://" + a.net + "1:4646/.well-known/jwks.json",
-		Timeout: timeout, Say: func(s string) { t.Log(s) }})
-}
-
-func (a *agents) mustApply(t *testing.T) *access.Report {
-	t.Helper()
-	r, err := a.apply(t)
-	if err != nil {
-		t.Fatalf("%v; by then it had made %v", err, r.Made)
-	}
-	return r
-}
-
-func (a *agents) secret(t *testing.T, name string) string {
-	t.Helper()
-	b, err := os.ReadFile(filepath.Join(a.dir, name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return strings.TrimSpace(string(b))
-}
-
-func (a *agents) consul(t *testing.T, host int, token string) *consulapi.Client {
-	t.Helper()
-	c, err := consulapi.NewClient(&consulapi.Config{Address: fmt.Sprintf("https://%s%d:8501", a.net, host), Token: token,
-		TLSConfig: consulapi.TLSConfig{CAFile: filepath.Join(a.dir, "consul.ca.pem")}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
-func (a *agents) nomad(t *testing.T, host int, token string) *nomadapi.Client {
-	t.Helper()
-	c, err := nomadapi.NewClient(&nomadapi.Config{Address: fmt.Sprintf("https://%s%d:4646", a.net, host), SecretID: token,
-		TLSConfig: &nomadapi.TLSConfig{CACert: filepath.Join(a.dir, "nomad.ca.pem")}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
-func TestThreeServers(t *testing.T) {
+func TestServers(t *testing.T) {
 	for _, name := range []string{"CONSUL_HTTP_ADDR", "CONSUL_HTTP_TOKEN", "CONSUL_CACERT", "NOMAD_ADDR", "NOMAD_TOKEN", "NOMAD_CACERT"} {
 		t.Setenv(name, "")
 	}
@@ -168,7 +41,8 @@ func TestThreeServers(t *testing.T) {
 			t.Errorf("something was written:\n%s\n%s", before, after)
 		}
 	})
-	t.Run("all servers are one cluster", a.oneCluster)
+	t.Run("two servers more", a.grow)
+	t.Run("certificates are renewed", a.renewed)
 	t.Run("access is controlled", a.controlled)
 	t.Run("what differs is mended", a.mended)
 	t.Run("another's management token", a.others)
@@ -187,14 +61,14 @@ func (a *agents) comeUp(t *testing.T) *access.Report {
 		}
 		done <- r
 	}()
-	a.startConsul(t)
+	a.startConsul(t, "s1")
 	operator := a.consul(t, 1, a.secret(t, "consul.operator"))
 	testkit.Eventually(t, timeout, "tokens", func() error {
 		_, _, err := operator.ACL().TokenReadSelf(nil)
 		return err
 	})
 	t.Logf("Consul's tokens are there after %.1f s", time.Since(began).Seconds())
-	a.startNomad(t)
+	a.startNomad(t, "s1")
 	r := <-done
 	t.Logf("all is there after %.1f s: %v", time.Since(began).Seconds(), r.Made)
 	return r
@@ -222,17 +96,40 @@ func (a *agents) indexes(t *testing.T) string {
 	return string(b)
 }
 
-func (a *agents) oneCluster(t *testing.T) {
-	for host := 1; host <= 3; host++ {
-		peers, err := a.consul(t, host, a.secret(t, "consul.management")).Operator().RaftGetConfiguration(nil)
-		if err != nil || len(peers.Servers) != 3 {
-			t.Errorf("Consul's servers, asked on %d: %+v, %v", host, peers, err)
-		}
-		theirs, err := a.nomad(t, host, a.secret(t, "nomad.token")).Operator().RaftGetConfiguration(nil)
-		if err != nil || len(theirs.Servers) != 3 {
-			t.Errorf("Nomad's servers, asked on %d: %+v, %v", host, theirs, err)
-		}
+// grow adds servers to those that run.
+func (a *agents) grow(t *testing.T) {
+	a.init(t, keys.Options{}, "s2=IP2,server", "s3=IP3,server")
+	if r := a.mustApply(t); !slices.Equal(r.Made, []string{"Consul token consul.agent.s2", "Consul token consul.agent.s3"}) || len(r.Changed) > 0 {
+		t.Errorf("made %v, changed %v", r.Made, r.Changed)
 	}
+	a.startConsul(t, "s2", "s3")
+	a.startNomad(t, "s2", "s3")
+	consul, nomad := a.consul(t, 1, a.secret(t, "consul.management")), a.nomad(t, 1, a.secret(t, "nomad.token"))
+	testkit.Eventually(t, timeout, "three servers of Consul and three of Nomad that vote", func() error {
+		voters := map[string]int{}
+		ours, err := consul.Operator().RaftGetConfiguration(nil)
+		if err != nil {
+			return err
+		}
+		for _, s := range ours.Servers {
+			if s.Voter {
+				voters["consul"]++
+			}
+		}
+		theirs, err := nomad.Operator().RaftGetConfiguration(nil)
+		if err != nil {
+			return err
+		}
+		for _, s := range theirs.Servers {
+			if s.Voter {
+				voters["nomad"]++
+			}
+		}
+		if voters["consul"] != 3 || voters["nomad"] != 3 {
+			return fmt.Errorf("voters: %v", voters)
+		}
+		return nil
+	})
 	// Nomad's servers say in Consul that they are there, by the token that they have.
 	operator := a.consul(t, 2, a.secret(t, "consul.operator"))
 	testkit.Eventually(t, timeout, "Nomad's servers in Consul", func() error {
@@ -242,6 +139,31 @@ func (a *agents) oneCluster(t *testing.T) {
 		}
 		return err
 	})
+}
+
+// renewed shows that agents take renewed certificates without a restart.
+func (a *agents) renewed(t *testing.T) {
+	const days = 100
+	a.init(t, keys.Options{Renew: true, Days: days})
+	for program, port := range map[string]string{"consul": "8501", "nomad": "4646"} {
+		a.bring(t, "s2", program)
+		if err := a.running[program+" s2"].Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		pool := x509.NewCertPool()
+		pool.AppendCertsFromPEM([]byte(a.secret(t, program+".ca.pem")))
+		testkit.Eventually(t, timeout, program+"'s new certificate", func() error {
+			conn, err := tls.Dial("tcp", a.net+"2:"+port, &tls.Config{RootCAs: pool})
+			if err != nil {
+				return err
+			}
+			defer func() { _ = conn.Close() }()
+			if left := time.Until(conn.ConnectionState().PeerCertificates[0].NotAfter); left > days*24*time.Hour {
+				return fmt.Errorf("its certificate is good for %v", left)
+			}
+			return nil
+		})
+	}
 }
 
 func (a *agents) controlled(t *testing.T) {

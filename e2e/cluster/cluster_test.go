@@ -37,10 +37,18 @@ func TestCluster(t *testing.T) {
 		t.Fatal("hosts are network namespaces, which only root can make: run this test as root")
 	}
 	before := cgroups()
-	c := &cluster{clusterkit.Start(t, "DIONYSIA_CPU_CAPACITY=200000000"), before}
+	c := &cluster{clusterkit.Start(t, "DIONYSIA_CPU_CAPACITY=200000000", "DIONYSIA_WORKER_LINGER=15s"), before}
 	t.Run("job files", c.jobFiles)
 	t.Run("access control", c.accessControl)
 	t.Run("the api follows Nomad", c.follows)
+	t.Run("while it plays", func(t *testing.T) {
+		a := c.gather(t, "upgraded")
+		t.Run("a worker's node drains", a.drain)
+		t.Run("a worker is killed", a.killWorker)
+		t.Run("routers stop and are killed", a.loseRouters)
+		t.Run("every job is upgraded", a.upgrade)
+		a.watch.Close()
+	})
 	t.Run("plays, and goes on when a host dies", c.plays)
 	c.Logs(t) // before they are gone
 	t.Run("down", c.down)

@@ -15,8 +15,9 @@ import (
 	"github.com/dionysia-dev/dionysia/e2e/kit"
 )
 
-// Instance is a service's, as Consul knows it.
-type Instance struct{ Host, Addr, Admin string }
+// Instance is a service's, as Consul knows it: Addr is its host:port, Admin that of
+// its metrics where they have one of their own, Alloc its Nomad allocation.
+type Instance struct{ Host, Addr, Admin, Alloc string }
 
 // Passing returns what passes all its checks.
 func (c *Cluster) Passing(t kit.T, service string) []Instance {
@@ -35,7 +36,7 @@ func (c *Cluster) Passing(t kit.T, service string) []Instance {
 	}
 	var out []Instance
 	for _, i := range list {
-		out = append(out, Instance{i.Node.Node, net.JoinHostPort(i.Service.Address, strconv.Itoa(i.Service.Port)), i.Service.Meta["admin"]})
+		out = append(out, Instance{i.Node.Node, net.JoinHostPort(i.Service.Address, strconv.Itoa(i.Service.Port)), i.Service.Meta["admin"], i.Service.Meta["alloc"]})
 	}
 	return out
 }

@@ -254,6 +254,7 @@ type Worker struct {
 	Ready   bool     `json:"ready"`
 	Reason  string   `json:"reason"`
 	Origin  string   `json:"origin"`
+	Version string   `json:"version"`
 	Devices []Device `json:"devices"`
 }
 

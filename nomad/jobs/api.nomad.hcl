@@ -60,7 +60,7 @@ variable "scale_jobs" {
 }
 
 variable "port" {
-  description = "TCP port. It is the same on each node, so that api.service.consul:PORT is an address; an update needs a node more that has it free."
+  description = "TCP port. It is the same on each node, so that api.service.consul:PORT is an address; an update needs one node more than count that has it free."
   type        = number
   default     = 8080
 }
@@ -97,10 +97,10 @@ job "api" {
       value    = "true"
     }
 
-    # The new ones serve before the old ones go.
+    # One new one serves before an old one goes; the rest follow one by one.
     update {
       max_parallel      = 1
-      canary            = var.count
+      canary            = 1
       auto_promote      = true
       auto_revert       = true
       health_check      = "checks"

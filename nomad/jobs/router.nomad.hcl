@@ -51,7 +51,7 @@ variable "max_count" {
 }
 
 variable "port" {
-  description = "TCP port for viewers; 0 lets Nomad choose one, so that old and new can share a node during an update. The edge learns it from Consul."
+  description = "TCP port for viewers; 0 lets Nomad choose one, so that old and new share a node during an update: the new ones serve before the old ones go. With a port of their own they are replaced one by one. The edge learns the port from Consul."
   type        = number
   default     = 0
 }
@@ -115,8 +115,8 @@ job "router" {
 
     update {
       max_parallel      = 1
-      canary            = var.count
-      auto_promote      = true
+      canary            = var.port == 0 ? var.count : 0
+      auto_promote      = var.port == 0
       auto_revert       = true
       health_check      = "checks"
       min_healthy_time  = "3s"

@@ -96,6 +96,18 @@ variable "drain_timeout" {
   default     = "60s"
 }
 
+variable "linger" {
+  description = "How long, within drain_timeout, it then serves the older segments of what has moved."
+  type        = string
+  default     = "30s"
+}
+
+variable "stagger" {
+  description = "Time from one node's update to the next one's. Longer than a worker takes to stop (a few seconds and linger) and to be ready again, or the next one's streams have nowhere to go."
+  type        = string
+  default     = "90s"
+}
+
 variable "kill_timeout" {
   description = "How long it may take to end: drain_timeout and 5 s, 25 s at least. The client's max_kill_timeout must be as long."
   type        = string
@@ -113,13 +125,11 @@ job "worker" {
     value     = "worker"
   }
 
-  # One worker at a time, and the next only when it is ready again.
+  # One worker after the other. Of a system job's update Nomad 1.10 heeds these two alone: it does not look
+  # whether the new one is healthy.
   update {
-    max_parallel     = 1
-    health_check     = "checks"
-    min_healthy_time = "5s"
-    healthy_deadline = "5m"
-    stagger          = "30s"
+    max_parallel = 1
+    stagger      = var.stagger
   }
 
   group "worker" {
@@ -201,6 +211,7 @@ job "worker" {
         DIONYSIA_GPAC_USER            = var.gpac_user
         DIONYSIA_CPU_CAPACITY         = var.cpu_capacity
         DIONYSIA_WORKER_DRAIN_TIMEOUT = var.drain_timeout
+        DIONYSIA_WORKER_LINGER        = var.linger
         DIONYSIA_NOMAD_NODE           = "${node.unique.id}"
         DIONYSIA_REDIS_STATE          = var.redis_state
         DIONYSIA_REDIS_LIVE           = var.redis_live

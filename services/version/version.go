@@ -3,8 +3,16 @@ package version
 
 import "runtime/debug"
 
-// String returns the module's version, or the commit it was built from.
+// release names a build that has one:
+// go build -ldflags "-X github.com/dionysia-dev/dionysia/services/version.release=1.5.0"
+var release string
+
+// String returns the release that this was built as, the module's version, or the
+// commit it was built from.
 func String() string {
+	if release != "" {
+		return release
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"

@@ -10,7 +10,7 @@ job_vars() {
     api) vars=(dionysia="$state/bin/dionysia") ;;
     ingest) vars=(dionysia="$state/bin/dionysia" mediamtx="$DIONYSIA_MEDIAMTX") ;;
     worker) vars=(dionysia="$state/bin/dionysia" gpac="$DIONYSIA_GPAC" data_dir=/srv/dionysia
-      cpu_capacity="${DIONYSIA_CPU_CAPACITY:-0}" cpu_mhz=200 memory_mib=512) ;;
+      cpu_capacity="${DIONYSIA_CPU_CAPACITY:-0}" cpu_mhz=200 memory_mib=512 linger="${DIONYSIA_WORKER_LINGER:-30s}") ;;
     router) vars=(dionysia="$state/bin/dionysia" consul_dns=127.0.0.1:53 cache_mib=64 web_dir="${DIONYSIA_WEB_DIR:-}") ;;
     edge) vars=(nginx="$DIONYSIA_NGINX" role=edge count=2 cache_dir=/srv/edge cache_mib=256) ;;
   esac
@@ -20,7 +20,7 @@ job_vars() {
 job() { # VERB JOB…: nomad job VERB
   local vars
   mapfile -t vars < <(job_vars "$2")
-  nomad job "$1" "${@:3}" "${vars[@]}" "$top/nomad/jobs/$2.nomad.hcl"
+  nomad job "$1" "${vars[@]}" "${@:3}" "$top/nomad/jobs/$2.nomad.hcl"
 }
 
 job_run() { # JOB: returns when it is healthy, as far as Nomad follows it

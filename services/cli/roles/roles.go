@@ -14,6 +14,7 @@ import (
 	"github.com/dionysia-dev/dionysia/services/discovery"
 	"github.com/dionysia-dev/dionysia/services/nomad"
 	"github.com/dionysia-dev/dionysia/services/store"
+	"github.com/dionysia-dev/dionysia/services/version"
 )
 
 // App is a role that runs.
@@ -204,6 +205,8 @@ func (f NomadFlags) follow(ctx context.Context, s *stack, log hclog.Logger) (*no
 // NewRegistry returns a metrics registry with the process's and Go's own.
 func NewRegistry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
-	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dionysia_build_info", Help: "1; the label is the version that runs.",
+			ConstLabels: prometheus.Labels{"version": version.String()}}, func() float64 { return 1 }))
 	return r
 }

@@ -1,4 +1,5 @@
-# A Nomad client. The services of its tasks are registered by the tasks' identities, not by this token.
+# A Nomad client. It registers its tasks' services by the tasks' identities, but takes them out by this token:
+# without leave to write them, what has stopped stays in Consul, and passes where the next one has its port.
 agent_prefix "" {
   policy = "read"
 }
@@ -9,5 +10,26 @@ service_prefix "" {
   policy = "read"
 }
 service "nomad-client" {
+  policy = "write"
+}
+service "api" {
+  policy = "write"
+}
+service "edge" {
+  policy = "write"
+}
+service "ingest" {
+  policy = "write"
+}
+service "redis-live" {
+  policy = "write"
+}
+service "redis-state" {
+  policy = "write"
+}
+service "router" {
+  policy = "write"
+}
+service "worker" {
   policy = "write"
 }

@@ -42,6 +42,7 @@ func (c *cluster) accessControl(t *testing.T) {
 		origins  = "/v1/health/service/origin"
 		edit     = "/v1/agent/service/register"
 	)
+	client := c.token(t, "nomad-client")
 	none, router, worker, ingest, edge := "", c.token(t, "router"), c.token(t, "worker"), c.token(t, "ingest"), c.token(t, "edge")
 	operator := c.Secret(t, "consul.operator")
 	for _, q := range []struct {
@@ -66,6 +67,9 @@ func (c *cluster) accessControl(t *testing.T) {
 		{"an ingest agent", ingest, "PUT", edit, register("origin"), 403, "", ""},
 		{"an edge", edge, "GET", "/v1/health/service/router", "", 200, "", `"Port"`},
 		{"an edge", edge, "GET", origins, "", 200, "[]", ""},
+		{"a Nomad client", client, "PUT", edit, register("origin"), 403, "", ""},
+		{"a Nomad client", client, "PUT", edit, register("mediamtx"), 403, "", ""},
+		{"a Nomad client", client, "PUT", "/v1/kv/x", "x", 403, "", ""},
 		{"people", operator, "GET", services, "", 200, "", `"origin"`},
 		{"people", operator, "PUT", edit, register("origin"), 403, "", ""},
 		{"people", operator, "GET", "/v1/acl/tokens", "", 403, "", ""},

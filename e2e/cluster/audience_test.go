@@ -13,18 +13,20 @@ import (
 const (
 	moves  = time.Minute     // how long a stream may take to run elsewhere
 	longer = 3 * time.Minute // what Nomad does step by step
-	// behind is how much later hls.js plays what is listed: hold_back, 12 s, and a segment or two.
+	// behind is how much later hls.js plays what is listed: hold_back, 12 s, and a segment.
 	// What comes after that has no part in what happened before.
-	behind = 16 * time.Second
+	behind = 14 * time.Second
 )
 
 // audience is a stream with its publisher, hls.js in Chromium and a watcher that
 // follows every rendition; both ask whichever edge answers.
 type audience struct {
-	c      *cluster
-	stream string
-	watch  *kit.HLSWatch
-	page   *kit.Page
+	c       *cluster
+	t       *testing.T // the test that all of it lives as long as
+	stream  string
+	watch   *kit.HLSWatch
+	players *kit.PlayerServer
+	page    *kit.Page
 	told   map[string]bool // what a test before this one has reported
 }
 
@@ -38,7 +40,7 @@ func (c *cluster) gather(t *testing.T, stream string) *audience {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &audience{c: c, stream: stream, told: map[string]bool{}}
+	a := &audience{c: c, t: t, players: kit.StartPlayers(t), stream: stream, told: map[string]bool{}}
 	// It connects again by itself, as encoders do.
 	encoder := append([]string{kit.FFmpeg(t)}, append(kit.Picture{}.Args(), c.RTMP(stream, key)...)...)
 	kit.Start(t, "publisher", append([]string{"/bin/sh", "-c", `while :; do "$@"; sleep 0.5; done`, "encoder"}, encoder...))
@@ -46,10 +48,20 @@ func (c *cluster) gather(t *testing.T, stream string) *audience {
 	master := c.At(1) + "/live/" + stream + "/master.m3u8"
 	a.watch = kit.WatchHLS(t, master, goesLive)
 	a.watch.WaitSegments(t, 3, goesLive)
-	a.page = kit.StartPlayers(t).Open(t, "hls.html", master)
-	a.page.WaitStarted(t, goesLive)
-	t.Logf("hls.js plays: %s", a.page.Play(t, 10*time.Second))
 	return a
+}
+
+// viewer lets another one come in the place of the one before. What an audience sees
+// of a move is time that it is behind less from then on: to judge one it must have
+// all of hold_back.
+func (a *audience) viewer(t *testing.T) {
+	t.Helper()
+	if a.page != nil {
+		a.page.Close(t)
+	}
+	a.page = a.players.Open(a.t, "hls.html", a.watch.Master.URL)
+	a.page.WaitStarted(t, goesLive)
+	t.Logf("hls.js plays: %s", a.page.WaitFor(t, aWhile, "has all of its buffer", func(r kit.Report) bool { return r.Ahead >= 9 }))
 }
 
 // through does something to the cluster while the audience watches, and waits until
@@ -70,10 +82,10 @@ func (a *audience) through(t *testing.T, atMost time.Duration, do func()) {
 	}
 	after := a.page.WaitFor(t, behind+moves, "plays on", func(r kit.Report) bool { return r.Current >= now.Current+behind.Seconds() && r.Stuck < 0.3 })
 	since := after.Since(before)
-	t.Logf("watched for %.1f s: stalls %v, jumps %v, errors %v; buffered %.1f s, %d changes", time.Since(began).Seconds(), since.Stalls, since.Jumps, since.Errors,
+	t.Logf("hls.js watched for %.1f s: stalls %v, jumps %v, errors %v; buffered %.1f s, %d changes", time.Since(began).Seconds(), since.Stalls, since.Jumps, since.Errors,
 		after.Ahead, after.Changes-before.Changes)
 	if still := since.StallSeconds(); still > atMost.Seconds() {
-		t.Errorf("hls.js stood still for %.2f s, at most %v is right: %+v; samples %v", still, atMost, since.Stalls, since.Samples)
+		t.Errorf("hls.js stood still for %.2f s, at most %v is right: %+v; samples (wall, position, ahead) %v", still, atMost, since.Stalls, tail(after.Samples, 60))
 	}
 	if played := after.Current - before.Current; played < time.Since(began).Seconds()-atMost.Seconds()-3 {
 		t.Errorf("hls.js played %.1f s in %v", played, time.Since(began))
@@ -83,6 +95,8 @@ func (a *audience) through(t *testing.T, atMost time.Duration, do func()) {
 	}
 	a.expectClean(t)
 }
+
+func tail[E any](list []E, n int) []E { return list[max(0, len(list)-n):] }
 
 // expectClean fails t for what the watcher has found since the last call.
 func (a *audience) expectClean(t *testing.T) {

@@ -23,6 +23,7 @@ const killTimeout = 70 * time.Second
 func (a *audience) drain(t *testing.T) {
 	c := a.c
 	first := c.Placement(t, a.stream, "")
+	a.viewer(t)
 	node, alloc := c.Node(t, first.Worker), c.Alloc(t, "worker", first.Worker)
 	a.through(t, 0, func() {
 		began := time.Now()
@@ -91,6 +92,7 @@ func (a *audience) ended(t *testing.T, alloc string) {
 func (a *audience) killWorker(t *testing.T) {
 	c := a.c
 	first := c.Placement(t, a.stream, "")
+	a.viewer(t)
 	alloc := c.Alloc(t, "worker", first.Worker)
 	old := c.Processes(t, first.Worker, "gpac ")
 	if len(old) == 0 {
@@ -142,9 +144,8 @@ func (a *audience) loseRouters(t *testing.T) {
 			return nil
 		})
 		c.passes(t, "router", 2, moves)
-	})
-	a.through(t, 0, func() {
-		r := a.router(t)
+
+		r = a.router(t)
 		restarts := func() uint64 {
 			got, _, err := c.Nomad(t).Allocations().Info(r.Alloc, nil)
 			if err != nil {

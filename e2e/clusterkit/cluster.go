@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hashicorp/nomad/api"
+
 	"github.com/dionysia-dev/dionysia/e2e/kit"
 )
 
@@ -32,7 +34,8 @@ type Cluster struct {
 	Dog       *kit.Watchdog
 	*kit.API
 
-	env []string
+	env   []string
+	nomad *api.Client
 }
 
 // Start brings a cluster up, without a test picture; env is more for its

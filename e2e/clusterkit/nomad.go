@@ -14,10 +14,14 @@ import (
 // Nomad returns a client with the management token.
 func (c *Cluster) Nomad(t kit.T) *api.Client {
 	t.Helper()
+	if c.nomad != nil {
+		return c.nomad // an agent gives one client a hundred connections
+	}
 	n, err := api.NewClient(&api.Config{Address: c.At(5), SecretID: c.Secret(t, "nomad.token")})
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
+	c.nomad = n
 	return n
 }
 

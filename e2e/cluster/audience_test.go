@@ -27,7 +27,7 @@ type audience struct {
 	watch   *kit.HLSWatch
 	players *kit.PlayerServer
 	page    *kit.Page
-	told   map[string]bool // what a test before this one has reported
+	told    map[string]bool // what a test before this one has reported
 }
 
 // gather publishes a stream and waits until it plays.

@@ -131,7 +131,8 @@ func (c *cluster) killOne(t *testing.T, host, words string) {
 // that they ask then.
 func (a *audience) loseRouters(t *testing.T) {
 	c := a.c
-	c.passes(t, "router", 2, moves)
+	a.viewer(t)
+	c.edgesKnow(t, c.passes(t, "router", 2, moves))
 	a.through(t, 0, func() {
 		r := a.router(t)
 		c.NomadCommand(t, "alloc", "stop", "-detach", r.Alloc)
@@ -143,7 +144,7 @@ func (a *audience) loseRouters(t *testing.T) {
 			}
 			return nil
 		})
-		c.passes(t, "router", 2, moves)
+		c.edgesKnow(t, c.passes(t, "router", 2, moves))
 
 		r = a.router(t)
 		restarts := func() uint64 {
@@ -164,6 +165,29 @@ func (a *audience) loseRouters(t *testing.T) {
 			return nil
 		})
 		c.passes(t, "router", 2, moves)
+	})
+}
+
+// edgesKnow waits until each edge has all of these routers in its configuration.
+func (c *cluster) edgesKnow(t *testing.T, routers []clusterkit.Instance) {
+	t.Helper()
+	kit.Eventually(t, aWhile, "the edges knowing the routers", func() error {
+		for _, edge := range c.Passing(t, "edge") {
+			files := c.Inside(t, "/srv/nomad/alloc/"+edge.Alloc+"/nginx/local/nginx.conf")
+			if len(files) != 1 {
+				return fmt.Errorf("configurations of the edge on %s: %v", edge.Host, files)
+			}
+			b, err := os.ReadFile(files[0])
+			if err != nil {
+				return err
+			}
+			for _, r := range routers {
+				if !strings.Contains(string(b), "server "+r.Addr+" ") {
+					return fmt.Errorf("the edge on %s does not know %v", edge.Host, r)
+				}
+			}
+		}
+		return nil
 	})
 }
 

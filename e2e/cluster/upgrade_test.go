@@ -29,6 +29,7 @@ func (a *audience) upgrade(t *testing.T) {
 	}
 	program := "-var=dionysia=" + next
 	t.Run("api and router", func(t *testing.T) {
+		a.viewer(t)
 		a.through(t, 0, func() {
 			a.roll(t, "api", 1, program)
 			a.roll(t, "router", 2, program)

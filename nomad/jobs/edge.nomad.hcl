@@ -146,6 +146,7 @@ job "edge" {
         perms         = "0644"
         change_mode   = "signal"
         change_signal = "SIGHUP"
+        splay         = "0s" # at once: a router that stops is there for 2 s more, and the default waits up to 5 s
 
         # A short wait joins changes that come together.
         wait {

@@ -52,46 +52,62 @@ func NVENC(codec string) string {
 func (s Spec) encoder(v stream.OutVideo, gops int64) string {
 	fps := frameRate(v)
 	keys := fmt.Sprintf("fintra=%d/%d", s.segmentMillis(), 1000*gops)
+	own := "" // what only this version wants
+	if !s.Version.legacy() {
+		own = fmt.Sprintf(":time_base=1/%d", s.ticks())
+	}
 	if s.GPU == "" {
-		extra := ""
-		if s.Version.legacy() {
-			extra = fmt.Sprintf(":x264-params=fps=%d/%d", fps.Num, fps.Den)
-		}
-		return fmt.Sprintf("ffenc:c=libx264:%s:%s:preset=%s:tune=zerolatency:g=%d:bf=0:sc_threshold=0:forced-idr=1%s",
-			rates(v.Bitrate, 2*v.Bitrate), keys, v.Preset, 2*v.GOP, extra)
+		return fmt.Sprintf("ffenc:c=libx264:%s:%s:preset=%s:tune=zerolatency:g=%d:bf=0:sc_threshold=0:forced-idr=1:x264-params=fps=%d/%d%s",
+			rates(v.Bitrate, 2*v.Bitrate), keys, v.Preset, 2*v.GOP, fps.Num, fps.Den, own)
 	}
 	b := v.Bitrate
 	if s.Version.legacy() { // so that each frame gets its share
-		b = int64(math.Round(float64(b) * s.timeBase().Float() / fps.Float()))
+		b = int64(math.Round(float64(b) * s.sourceRate().Float() / fps.Float()))
 	}
-	return fmt.Sprintf("ffenc:c=%s:%s:%s:preset=%s:tune=ll:g=%d:bf=0:forced-idr=1:gpu=0",
-		NVENC(v.Codec), rates(b, 2*v.Bitrate), keys, stream.NVENCPreset(v.Preset), 2*v.GOP)
+	return fmt.Sprintf("ffenc:c=%s:%s:%s:preset=%s:tune=ll:g=%d:bf=0:forced-idr=1:gpu=0%s",
+		NVENC(v.Codec), rates(b, 2*v.Bitrate), keys, stream.NVENCPreset(v.Preset), 2*v.GOP, own)
+}
+
+// ticks are the source's clock's in a second: RTMP's milliseconds, RTSP's 90 kHz.
+func (s Spec) ticks() int64 {
+	if s.rtsp() {
+		return 90000
+	}
+	return 1000
 }
 
 // nvencTicks is how many ticks NVENC's time base on 1.x has for each frame.
 const nvencTicks = 4
 
-// timeBase is what 1.x is told to be the source's frame rate. Its encoder takes
-// the inverse for the codec's time base and rounds every timestamp down to it:
-// whole frames would be doubled and shifted. x264 gets the source's time scale,
-// with which timestamps pass as they are, and the true rate beside it for its rate
-// control. NVENC has no such option, and fits rate and level to the time base: a
-// few ticks for each frame keep the frames apart, and the level that is written is
-// that of as many times the frame rate. Measured on 1.0.1 with x264 in NVENC's
-// place: no frame doubled, the bitrate within a tenth. 2.x knows a rate and a time
-// base: GPUs want 2.x.
-func (s Spec) timeBase() stream.Rate {
+// sourceRate is what GPAC is told to be the source's frame rate; zero leaves it to
+// the demuxer.
+//
+// Both 1.0.1 and 2.2.1 take its inverse for the codec's time base and round every
+// timestamp to it: whole frames would be doubled and shifted. 2.x lets the option
+// time_base have the last word, with the source's own ticks, so that timestamps
+// pass as they are, and is told the true rate, which NVENC's rate control and level
+// follow.
+//
+// On 1.x x264 gets the source's ticks as its rate, and the true rate beside it.
+// NVENC has no such option, and fits rate and level to the time base: a few ticks
+// for each frame keep the frames apart, and the level that is written is that of as
+// many times the frame rate. Measured on 1.0.1 with x264 in NVENC's place: no frame
+// doubled, the bitrate within a tenth. GPUs want 2.x.
+func (s Spec) sourceRate() stream.Rate {
+	var fps stream.Rate
+	if v := s.Media.Video; v != nil {
+		fps = v.FPS
+	}
 	switch {
+	case !s.Version.legacy():
+		return fps
 	case s.GPU != "":
-		fps := stream.Rate{Num: stream.NominalFPS, Den: 1}
-		if v := s.Media.Video; v != nil && !v.FPS.IsZero() {
-			fps = v.FPS
+		if fps.IsZero() {
+			fps = stream.Rate{Num: stream.NominalFPS, Den: 1}
 		}
 		return stream.Rate{Num: nvencTicks * fps.Num, Den: fps.Den}
-	case s.rtsp():
-		return stream.Rate{Num: 90000, Den: 1}
 	}
-	return stream.Rate{Num: 1000, Den: 1} // RTMP's milliseconds
+	return stream.Rate{Num: s.ticks(), Den: 1}
 }
 
 // rates are the options of a bitrate that may be exceeded by a tenth.

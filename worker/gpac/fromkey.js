@@ -1,9 +1,10 @@
-// A filter between an RTSP source and the video decoder, for GPAC 1.0.1: it
-// begins with the first keyframe that has a time. A reader joins in mid-GOP, and
+// A filter between an RTSP source and the video decoder: it begins with the first
+// keyframe that has a time. A reader joins in mid-GOP, and
 // libavcodec makes pictures of such H.265, grey ones. Until mediamtx's first sender
 // report packets have no time, and after it some can lie before 0, which GPAC takes
-// for times in the far future.
-// `codec` is defined before this text.
+// for times in the far future. 2.x does not read the parameter sets that the SDP
+// has: they go before that keyframe.
+// `codec` and `parameters`, an array of bytes, are defined before this text.
 "use strict";
 
 filter.set_name("fromkey");
@@ -26,12 +27,27 @@ filter.remove_pid = function () {
 
 filter.process_event = function () {};
 
+// first sends p with the parameter sets before it.
+function first(p) {
+  const data = new Uint8Array(p.data), whole = new Uint8Array(parameters.length + data.length);
+  whole.set(parameters);
+  whole.set(data, parameters.length);
+  const q = out.new_packet(whole.buffer);
+  q.copy_props(p);
+  q.cts = p.cts;
+  q.dts = p.dts === null ? p.cts : p.dts;
+  q.dur = p.dur;
+  q.sap = GF_FILTER_SAP_1;
+  q.send();
+}
+
 filter.process = function () {
   if (!source) return GF_OK;
   for (let p; (p = source.get_packet()); source.drop_packet()) {
     if (!begun && (p.sap != GF_FILTER_SAP_1 || p.cts === null || p.cts < 0)) continue;
+    if (begun || parameters.length == 0) out.forward(p);
+    else first(p);
     begun = true;
-    out.forward(p);
   }
   if (!source.eos) return GF_OK;
   out.eos = true;

@@ -6,9 +6,9 @@
 // 1.0.1, and a template for each of its inputs writes freed memory as names):
 //
 //	ffdmx ─┬─ video ─[fromkey.js]─[thin.js]─ ffsws ─ ffenc (x264 or NVENC) ─ dasher ─ <rendition>_init.mp4, <rendition>_<n>.m4s
-//	       └─ audio ─[resample]─ align.js ─ ffenc aac ─ dasher ─ …
+//	       └─ audio ─[resample]─ align.js ─ ffenc aac ─[nodelay.js]─ dasher ─ …
 //
-// The scripts are ours, run by GPAC 1.0.1's JavaScript filter; what fromkey.js (for
+// The scripts are ours, run by GPAC's JavaScript filter; what fromkey.js (for
 // RTSP sources) and thin.js (for rungs with a capped frame rate) are for is said in
 // them. There is one align.js for each audio rendition. Without it 1.0.1 stamps an RTMP source's audio in milliseconds, with
 // packets 0, 21 or 42 ms after each other, sound two frames late; and each dasher
@@ -35,6 +35,7 @@ import (
 	"math"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/dionysia-dev/dionysia/services/stream"
@@ -50,7 +51,10 @@ type Spec struct {
 	// query of one token. RTSP is pulled over TCP.
 	Source string
 	Media  stream.SourceMedia // what the source carries
-	Ladder stream.Ladder
+	// Parameters are the parameter sets of the video that its SDP has, each a NAL
+	// unit without a start code, in their order. Without any they are in the stream.
+	Parameters [][]byte
+	Ladder     stream.Ladder
 	// GPU encodes the video by NVENC: the card's UUID as NVML gives it, in lower
 	// case. Empty is the CPU, with x264, which makes h264 alone.
 	GPU string
@@ -87,6 +91,9 @@ var fromkey string
 //go:embed thin.js
 var thin string
 
+//go:embed nodelay.js
+var nodelay string
+
 // Build returns the command of a run. Its error wraps ErrSpec and names the
 // field, not a token.
 func Build(s Spec) (Command, error) {
@@ -94,7 +101,7 @@ func Build(s Spec) (Command, error) {
 		return Command{}, err
 	}
 	args := []string{"-p=0", "-logs=all@warning:ncl"}
-	if s.Version.legacy() && !s.mixes() {
+	if !s.mixes() {
 		args = append(args, "-blacklist=faad,maddec,a52dec")
 	}
 	args = append(args, s.source())
@@ -111,13 +118,13 @@ func Build(s Spec) (Command, error) {
 		args = append(args, "-o", s.output(v.Name, id("E", i)))
 	}
 	for i, a := range s.Ladder.Audio {
-		args = append(args, "-o", s.output(a.Name, id("B", i)))
+		from := id("B", i)
+		if !s.Version.legacy() {
+			from = id("D", i)
+		}
+		args = append(args, "-o", s.output(a.Name, from))
 	}
-	c := Command{Args: args, Env: Env(s.GPU)}
-	if s.Version.legacy() {
-		c.Files = s.scripts()
-	}
-	return c, nil
+	return Command{Args: args, Files: s.scripts(), Env: Env(s.GPU)}, nil
 }
 
 // id names a filter. No id may be the beginning of another: 1.0.1 matches an
@@ -128,7 +135,7 @@ func (s Spec) rtsp() bool { return s.Source[:4] == "rtsp" }
 
 // fromKey reports whether fromkey.js stands before the video decoder.
 func (s Spec) fromKey() bool {
-	return s.Version.legacy() && s.rtsp() && s.Media.Video != nil && len(s.Ladder.Video) > 0
+	return s.rtsp() && s.Media.Video != nil && len(s.Ladder.Video) > 0
 }
 
 // scripts are the files that the command names, each with the constant that it
@@ -136,21 +143,61 @@ func (s Spec) fromKey() bool {
 func (s Spec) scripts() map[string]string {
 	files := map[string]string{}
 	if len(s.Ladder.Audio) > 0 {
-		files["align.js"] = fmt.Sprintf("const withVideo = %t;\n", len(s.Ladder.Video) > 0) + align
+		lag := 2
+		if s.Version.legacy() {
+			lag = 3
+		} else {
+			files["nodelay.js"] = nodelay
+		}
+		for _, a := range s.Ladder.Audio {
+			files[s.alignFile(a)] = fmt.Sprintf("const withVideo = %t, lag = %d, mix = %d;\n", len(s.Ladder.Video) > 0, lag, s.mix(a)) + align
+		}
 	}
 	if s.fromKey() {
 		codec := "avc"
 		if s.Media.Video.Codec == "h265" {
 			codec = "hevc"
 		}
-		files["fromkey.js"] = fmt.Sprintf("const codec = %q;\n", codec) + fromkey
+		files["fromkey.js"] = fmt.Sprintf("const codec = %q, parameters = [%s];\n", codec, s.parameters()) + fromkey
 	}
 	for _, v := range s.Ladder.Video {
 		if v.FrameStep > 1 {
-			files[thinFile(v.FrameStep)] = fmt.Sprintf("const step = %d;\n", v.FrameStep) + thin
+			files[thinFile(v.FrameStep)] = fmt.Sprintf("const step = %d, fps = %s;\n", v.FrameStep, s.thinned(v.FrameStep)) + thin
 		}
 	}
 	return files
+}
+
+// parameters are what fromkey.js puts before the first keyframe: bytes with commas
+// between, each parameter set after a start code. 1.x reads the SDP's.
+func (s Spec) parameters() string {
+	if s.Version.legacy() {
+		return ""
+	}
+	var list []string
+	for _, unit := range s.Parameters {
+		for _, b := range append([]byte{0, 0, 0, 1}, unit...) {
+			list = append(list, strconv.Itoa(int(b)))
+		}
+	}
+	return strings.Join(list, ",")
+}
+
+// thinned is the frame rate that thin.js says: on 1.x it is the encoder's time base.
+func (s Spec) thinned(step int) string {
+	fps := s.sourceRate()
+	if s.Version.legacy() || fps.IsZero() {
+		return "null"
+	}
+	return fmt.Sprintf("[%d, %d]", fps.Num, fps.Den*int64(step))
+}
+
+// alignFile names align.js as it is for a, by the channels that it leaves.
+func (s Spec) alignFile(a stream.OutAudio) string {
+	if n := s.mix(a); n > 0 {
+		return fmt.Sprintf("align%d.js", n)
+	}
+	return "align.js"
 }
 
 func thinFile(step int) string { return fmt.Sprintf("thin%d.js", step) }
@@ -170,9 +217,8 @@ func (s Spec) source() string {
 		opts = "rtsp_transport=tcp:" + opts
 	}
 	src := "ffdmx:src=" + s.Source + ":gpac:" + opts + ":FID=S"
-	if s.Version.legacy() {
-		base := s.timeBase()
-		src += fmt.Sprintf(":#FPS=%d/%d", base.Num, base.Den)
+	if fps := s.sourceRate(); !fps.IsZero() {
+		src += fmt.Sprintf(":#FPS=%d/%d", fps.Num, fps.Den)
 	}
 	return src
 }
@@ -185,11 +231,7 @@ func (s Spec) video(i int, v stream.OutVideo) []string {
 	}
 	if v.FrameStep > 1 {
 		step := id("P", i)
-		if s.Version.legacy() {
-			args = append(args, fmt.Sprintf("jsf:js=%s:SID=%s:FID=%s", thinFile(v.FrameStep), in, step))
-		} else {
-			args = append(args, fmt.Sprintf("ffavf:SID=%s:FID=%s:f=framestep=%d", in, step, v.FrameStep))
-		}
+		args = append(args, fmt.Sprintf("jsf:js=%s:SID=%s:FID=%s", thinFile(v.FrameStep), in, step))
 		in = step
 	}
 	gops := max(1, math.Round(float64(s.Ladder.Segment)*frameRate(v).Float()/float64(v.GOP)))
@@ -198,13 +240,22 @@ func (s Spec) video(i int, v stream.OutVideo) []string {
 		fmt.Sprintf("%s:SID=%s:FID=%s:#Bitrate=%d", s.encoder(v, int64(gops)), id("R", i), id("E", i), v.Bitrate))
 }
 
+// mix is how many channels align.js leaves of more, or 0. 2.2.1's resampler passes stereo on as it is when it is asked for
+// mono, and loses a millisecond of each second.
+func (s Spec) mix(a stream.OutAudio) int {
+	if src := s.Media.Audio; s.Version.legacy() || src == nil || src.Channels <= a.Channels {
+		return 0
+	}
+	return a.Channels
+}
+
 // mixes reports whether an audio rendition has fewer channels than the source,
-// and 1.0.1 can make it: its mixer understands only the packed samples of its own
+// and 1.0.1 mixes them itself: its mixer understands only the packed samples of its own
 // AAC decoder. That decoder, through the resampler, feeds the encoder times that
 // jump and repeat once or twice in the first seconds, so it is not used else.
 func (s Spec) mixes() bool {
 	src := s.Media.Audio
-	if src == nil || src.Codec != "aac" {
+	if src == nil || src.Codec != "aac" || !s.Version.legacy() {
 		return false
 	}
 	for _, a := range s.Ladder.Audio {
@@ -220,8 +271,8 @@ func (s Spec) audio(i int, a stream.OutAudio) []string {
 	in := "S#audio"
 	src := s.Media.Audio
 	channels := a.Channels
-	if s.Version.legacy() && !s.mixes() && src != nil && src.Channels > 0 {
-		channels = src.Channels // as they are
+	if !s.mixes() && src != nil && src.Channels > 0 {
+		channels = src.Channels // as they are; 2.x has them mixed by align.js
 	}
 	if src == nil || src.Channels != channels || src.SampleRate != a.SampleRate {
 		in = id("A", i)
@@ -231,17 +282,19 @@ func (s Spec) audio(i int, a stream.OutAudio) []string {
 		}
 		args = append(args, fmt.Sprintf("resample:ch=%d:sr=%d:SID=S#audio:FID=%s%s", channels, a.SampleRate, in, layout))
 	}
-	if s.Version.legacy() {
-		from := in
-		if len(s.Ladder.Video) > 0 {
-			// Pictures as they go to the encoder. Not encoded ones: the dasher that
-			// follows an encoder has its id too, and manifests would come.
-			from += "," + id("R", 0)
-		}
-		in = id("J", i)
-		args = append(args, fmt.Sprintf("jsf:js=align.js:SID=%s:FID=%s", from, in))
+	from := in
+	if len(s.Ladder.Video) > 0 {
+		// Pictures as they go to the encoder. Not encoded ones: the dasher that
+		// follows an encoder has its id too, and manifests would come.
+		from += "," + id("R", 0)
 	}
-	return append(args, fmt.Sprintf("ffenc:c=aac:b=%d:SID=%s:FID=%s:#Bitrate=%d", a.Bitrate, in, id("B", i), a.Bitrate))
+	in = id("J", i)
+	args = append(args, fmt.Sprintf("jsf:js=%s:SID=%s:FID=%s", s.alignFile(a), from, in))
+	args = append(args, fmt.Sprintf("ffenc:c=aac:b=%d:SID=%s:FID=%s:#Bitrate=%d", a.Bitrate, in, id("B", i), a.Bitrate))
+	if !s.Version.legacy() {
+		args = append(args, fmt.Sprintf("jsf:js=nodelay.js:SID=%s:FID=%s", id("B", i), id("D", i)))
+	}
+	return args
 }
 
 // output is a rendition's dasher. tsb bounds what GPAC leaves on disk.

@@ -44,6 +44,7 @@ func TestGolden(t *testing.T) {
 		"rtmp": func(*Spec) {},
 		"rtsp-60-to-30": func(s *Spec) {
 			s.Source = "rtsp://[::1]:8554/live/demo"
+			s.Parameters = [][]byte{{0x40, 1, 2}, {0x42, 255}, {0x44}}
 			s.Media.Video.FPS, s.Media.Video.Codec = stream.Rate{Num: 60, Den: 1}, "h265"
 			s.Media.Audio = &stream.SourceAudio{Codec: "opus", SampleRate: 48000, Channels: 2}
 			s.Ladder.Segment = 2
@@ -51,6 +52,9 @@ func TestGolden(t *testing.T) {
 			s.Ladder.Video[1].FPS, s.Ladder.Video[1].FrameStep = stream.Rate{Num: 60, Den: 2}, 2
 		},
 		"mono-of-aac": func(s *Spec) { s.Ladder.Audio[0].Channels = 1 },
+		"mono-and-stereo": func(s *Spec) {
+			s.Ladder.Audio = append(s.Ladder.Audio, stream.OutAudio{Name: "mono", Codec: "aac", Bitrate: 48_000, Channels: 1, SampleRate: 48000})
+		},
 		"mono-of-opus": func(s *Spec) {
 			s.Ladder.Audio[0].Channels, s.Media.Audio.Codec = 1, "opus"
 		},

@@ -1,7 +1,8 @@
-// A filter between the video decoder and a scaler, for GPAC 1.0.1: it keeps every
-// `step`th picture, as it is. libavfilter's framestep, which GPAC can run too,
-// loses the pictures' durations, and with them one frame of the first segment.
-// `step` is defined before this text.
+// A filter between the video decoder and a scaler: it keeps every `step`th
+// picture, as it is. libavfilter's framestep, which GPAC can run too, loses the
+// pictures' durations, and with them one frame of the first segment.
+// `step` is defined before this text, and `fps`: the frame rate that is left as
+// [frames, seconds], null to say what the source says.
 "use strict";
 
 filter.set_name("thin");
@@ -15,6 +16,7 @@ filter.configure_pid = function (pid) {
   source = pid;
   if (!out) out = filter.new_pid();
   out.copy_props(pid);
+  if (fps) out.set_prop("FPS", {n: fps[0], d: fps[1]});
   return GF_OK;
 };
 

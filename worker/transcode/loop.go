@@ -409,7 +409,7 @@ func (l *loop) prepare(src found, id stream.RunID, base string) (gpac.Command, s
 		return gpac.Command{}, "", err
 	}
 	device, _ := l.place()
-	cmd, err := gpac.Build(gpac.Spec{Version: l.m.cfg.Version, Source: url, Media: src.media, Ladder: src.ladder,
+	cmd, err := gpac.Build(gpac.Spec{Version: l.m.cfg.Version, Source: url, Media: src.media, Parameters: src.parameters, Ladder: src.ladder,
 		GPU: gpuOf(device), Keep: src.placement.Window.Duration() + 2*time.Minute})
 	if err != nil {
 		return gpac.Command{}, "", err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,6 +36,8 @@ type source struct {
 	// measured is set when the frame rate comes from the packets' times and not
 	// from the SPS: it is not compared later.
 	measured bool
+	// parameters are the parameter sets of the video that the SDP has.
+	parameters [][]byte
 	// ignored names tracks that are left out, each with the reason.
 	ignored []string
 }
@@ -151,6 +154,7 @@ func describe(desc *description.Session) (source, tracks, error) {
 					continue
 				}
 				s.media.Video, t.video, t.videoFormat = videoFormat(f), m, f
+				s.parameters = parameterSets(f)
 			case *format.MPEG4Audio, *format.Opus, *format.MPEG1Audio:
 				if s.media.Audio != nil {
 					s.ignored = append(s.ignored, "a second audio track ("+f.Codec()+"): one is used")
@@ -203,6 +207,20 @@ func videoFormat(f format.Format) *stream.SourceVideo {
 		return v
 	}
 	return nil
+}
+
+// parameterSets are those that f has, in the order in which a stream has them.
+func parameterSets(f format.Format) [][]byte {
+	var sets [][]byte
+	switch f := f.(type) {
+	case *format.H264:
+		sps, pps := f.SafeParams()
+		sets = [][]byte{sps, pps}
+	case *format.H265:
+		vps, sps, pps := f.SafeParams()
+		sets = [][]byte{vps, sps, pps}
+	}
+	return slices.DeleteFunc(sets, func(b []byte) bool { return len(b) == 0 })
 }
 
 func readSPS264(b []byte, v *stream.SourceVideo) {

@@ -3,8 +3,9 @@
 // libavcodec makes pictures of such H.265, grey ones. Until mediamtx's first sender
 // report packets have no time, and after it some can lie before 0, which GPAC takes
 // for times in the far future. 2.x does not read the parameter sets that the SDP
-// has: they go before that keyframe.
-// `codec` and `parameters`, an array of bytes, are defined before this text.
+// has: they go before that keyframe. It also has to be told that each packet is a
+// whole picture, or it makes times of its own for H.265.
+// `codec`, `parameters`, an array of bytes, and `whole` are defined before this text.
 "use strict";
 
 filter.set_name("fromkey");
@@ -18,6 +19,7 @@ filter.configure_pid = function (pid) {
   source = pid;
   if (!out) out = filter.new_pid();
   out.copy_props(pid);
+  if (whole) out.set_prop("UnframedAU", true);
   return GF_OK;
 };
 
@@ -29,10 +31,10 @@ filter.process_event = function () {};
 
 // first sends p with the parameter sets before it.
 function first(p) {
-  const data = new Uint8Array(p.data), whole = new Uint8Array(parameters.length + data.length);
-  whole.set(parameters);
-  whole.set(data, parameters.length);
-  const q = out.new_packet(whole.buffer);
+  const data = new Uint8Array(p.data), both = new Uint8Array(parameters.length + data.length);
+  both.set(parameters);
+  both.set(data, parameters.length);
+  const q = out.new_packet(both.buffer);
   q.copy_props(p);
   q.cts = p.cts;
   q.dts = p.dts === null ? p.cts : p.dts;

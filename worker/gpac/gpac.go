@@ -10,9 +10,9 @@
 //
 // The scripts are ours, run by GPAC's JavaScript filter; what fromkey.js (for
 // RTSP sources) and thin.js (for rungs with a capped frame rate) are for is said in
-// them. There is one align.js for each audio rendition. Without it 1.0.1 stamps an RTMP source's audio in milliseconds, with
-// packets 0, 21 or 42 ms after each other, sound two frames late; and each dasher
-// cuts k segments after its own first packet, so that audio was cut 1.2 s before
+// them. There is one align.js for each audio rendition. Without it GPAC stamps an
+// RTMP source's audio in milliseconds, with packets 0, 21 or 42 ms after each
+// other, on 1.0.1 sound two frames late; and each dasher cuts k segments after its own first packet, so that audio was cut 1.2 s before
 // video. Measured with it over 75 s each, the machine loaded, from RTMP (AAC, 48
 // kHz stereo and 44.1 kHz mono) and RTSP (Opus): all packets 1024 samples apart,
 // sound 3 to 9 ms after its picture, each audio segment begun within 32 ms of
@@ -23,19 +23,17 @@
 // Measured on 1.0.1: a segment's file is created, written and closed within
 // 1 to 35 ms when it is complete, as one styp, moof and mdat.
 //
-// The 2.x form follows what was measured on a 26.08-DEV build of one dasher for
-// all renditions. 2.x can't be installed on the machines that test this: the
-// form is golden-tested, not run.
+// Ubuntu 24.04's 2.2.1 was run beside Debian 11's 1.0.1: with what is said where
+// Version.legacy is asked, both give the same packets at the same times. Newer ones
+// get 2.2.1's form; they were not run with it.
 package gpac
 
 import (
-	_ "embed"
 	"errors"
 	"fmt"
 	"math"
 	"regexp"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/dionysia-dev/dionysia/services/stream"
@@ -82,18 +80,6 @@ var (
 	urlGrammar    = regexp.MustCompile(`^(rtmp|rtsp)://([A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9a-f:.]{2,45}\])(:[0-9]{1,5})?(/[A-Za-z0-9_-]{1,63}){1,8}(\?token=[A-Za-z0-9._-]{1,1000})?$`)
 )
 
-//go:embed align.js
-var align string
-
-//go:embed fromkey.js
-var fromkey string
-
-//go:embed thin.js
-var thin string
-
-//go:embed nodelay.js
-var nodelay string
-
 // Build returns the command of a run. Its error wraps ErrSpec and names the
 // field, not a token.
 func Build(s Spec) (Command, error) {
@@ -133,76 +119,7 @@ func id(kind string, i int) string { return fmt.Sprintf("%s%02d", kind, i+1) }
 
 func (s Spec) rtsp() bool { return s.Source[:4] == "rtsp" }
 
-// fromKey reports whether fromkey.js stands before the video decoder.
-func (s Spec) fromKey() bool {
-	return s.rtsp() && s.Media.Video != nil && len(s.Ladder.Video) > 0
-}
-
-// scripts are the files that the command names, each with the constant that it
-// reads before it.
-func (s Spec) scripts() map[string]string {
-	files := map[string]string{}
-	if len(s.Ladder.Audio) > 0 {
-		lag := 2
-		if s.Version.legacy() {
-			lag = 3
-		} else {
-			files["nodelay.js"] = nodelay
-		}
-		for _, a := range s.Ladder.Audio {
-			files[s.alignFile(a)] = fmt.Sprintf("const withVideo = %t, lag = %d, mix = %d;\n", len(s.Ladder.Video) > 0, lag, s.mix(a)) + align
-		}
-	}
-	if s.fromKey() {
-		codec := "avc"
-		if s.Media.Video.Codec == "h265" {
-			codec = "hevc"
-		}
-		files["fromkey.js"] = fmt.Sprintf("const codec = %q, parameters = [%s];\n", codec, s.parameters()) + fromkey
-	}
-	for _, v := range s.Ladder.Video {
-		if v.FrameStep > 1 {
-			files[thinFile(v.FrameStep)] = fmt.Sprintf("const step = %d, fps = %s;\n", v.FrameStep, s.thinned(v.FrameStep)) + thin
-		}
-	}
-	return files
-}
-
-// parameters are what fromkey.js puts before the first keyframe: bytes with commas
-// between, each parameter set after a start code. 1.x reads the SDP's.
-func (s Spec) parameters() string {
-	if s.Version.legacy() {
-		return ""
-	}
-	var list []string
-	for _, unit := range s.Parameters {
-		for _, b := range append([]byte{0, 0, 0, 1}, unit...) {
-			list = append(list, strconv.Itoa(int(b)))
-		}
-	}
-	return strings.Join(list, ",")
-}
-
-// thinned is the frame rate that thin.js says: on 1.x it is the encoder's time base.
-func (s Spec) thinned(step int) string {
-	fps := s.sourceRate()
-	if s.Version.legacy() || fps.IsZero() {
-		return "null"
-	}
-	return fmt.Sprintf("[%d, %d]", fps.Num, fps.Den*int64(step))
-}
-
-// alignFile names align.js as it is for a, by the channels that it leaves.
-func (s Spec) alignFile(a stream.OutAudio) string {
-	if n := s.mix(a); n > 0 {
-		return fmt.Sprintf("align%d.js", n)
-	}
-	return "align.js"
-}
-
-func thinFile(step int) string { return fmt.Sprintf("thin%d.js", step) }
-
-// source is the demuxer. For 1.0.1 see timeBase.
+// source is the demuxer.
 func (s Spec) source() string {
 	// Analysing ends at the first keyframe, once every track is known. RTMP does
 	// not say how many there are: without audio it would go on for all of
@@ -240,15 +157,6 @@ func (s Spec) video(i int, v stream.OutVideo) []string {
 		fmt.Sprintf("%s:SID=%s:FID=%s:#Bitrate=%d", s.encoder(v, int64(gops)), id("R", i), id("E", i), v.Bitrate))
 }
 
-// mix is how many channels align.js leaves of more, or 0. 2.2.1's resampler passes stereo on as it is when it is asked for
-// mono, and loses a millisecond of each second.
-func (s Spec) mix(a stream.OutAudio) int {
-	if src := s.Media.Audio; s.Version.legacy() || src == nil || src.Channels <= a.Channels {
-		return 0
-	}
-	return a.Channels
-}
-
 // mixes reports whether an audio rendition has fewer channels than the source,
 // and 1.0.1 mixes them itself: its mixer understands only the packed samples of its own
 // AAC decoder. That decoder, through the resampler, feeds the encoder times that
@@ -276,11 +184,11 @@ func (s Spec) audio(i int, a stream.OutAudio) []string {
 	}
 	if src == nil || src.Channels != channels || src.SampleRate != a.SampleRate {
 		in = id("A", i)
-		layout := ""
+		opts := fmt.Sprintf("och=%d:osr=%d:SID=S#audio:FID=%s", channels, a.SampleRate, in)
 		if s.Version.legacy() { // it would pass on the source's layout
-			layout = fmt.Sprintf(":#ChannelLayout=%d", map[bool]int{true: 4, false: 3}[channels == 1])
+			opts = fmt.Sprintf("ch=%d:sr=%d:SID=S#audio:FID=%s:#ChannelLayout=%d", channels, a.SampleRate, in, map[bool]int{true: 4, false: 3}[channels == 1])
 		}
-		args = append(args, fmt.Sprintf("resample:ch=%d:sr=%d:SID=S#audio:FID=%s%s", channels, a.SampleRate, in, layout))
+		args = append(args, "resample:"+opts)
 	}
 	from := in
 	if len(s.Ladder.Video) > 0 {

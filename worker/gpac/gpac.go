@@ -86,7 +86,11 @@ func Build(s Spec) (Command, error) {
 	if err := s.check(); err != nil {
 		return Command{}, err
 	}
-	args := []string{"-p=0", "-logs=all@warning:ncl"}
+	logs := "-logs=all@warning:ncl"
+	if !s.Version.legacy() { // its dasher warns of each segment, about manifests that are not used
+		logs = "-logs=all@warning:dash@error:ncl"
+	}
+	args := []string{"-p=0", logs}
 	if !s.mixes() {
 		args = append(args, "-blacklist=faad,maddec,a52dec")
 	}

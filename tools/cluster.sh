@@ -12,14 +12,16 @@
 #   --bare        no test picture
 #   --servers 3   Consul's and Nomad's servers on server, ingest and w1, and not on server alone
 #   --until PID   take it down when that process has ended
+#   --dev         one host, as without root
 #
-# It needs root. Each host is a set of namespaces (network, mounts, processes, host name) on a bridge that
-# lies in a namespace too: server, ingest, w1 and w2. This machine's own interfaces, addresses and routes
-# are not touched; a forwarder on 127.0.0.1 shows what runs inside.
+# As root each host is a set of namespaces (network, mounts, processes, host name) on a bridge that lies in a
+# namespace too: server, ingest, w1 and w2. This machine's own interfaces, addresses and routes are not
+# touched; a forwarder on 127.0.0.1 shows what runs inside. Without root there is one host, this one: a Consul
+# and a Nomad in development mode on 127.0.0.1.
 #
 # Everything lies in DIONYSIA_CLUSTER_DIR, ${XDG_STATE_HOME:-~/.local/state}/dionysia/cluster unless set.
-# DIONYSIA_CLUSTER_PORTS is the first of the eight ports on 127.0.0.1 that it takes (20080 unless set), and
-# DIONYSIA_CLUSTER_NAME begins the names of its network namespaces.
+# DIONYSIA_CLUSTER_PORTS is the first of the ports on 127.0.0.1 that it takes (20080 unless set): eight as
+# root, 48 without. DIONYSIA_CLUSTER_NAME begins the names of its network namespaces.
 set -euo pipefail
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -50,18 +52,24 @@ die() {
 . "$lib/jobs.sh"
 
 up() {
-  local bare='' until='' began=$SECONDS
+  local bare='' until='' dev='' began=$SECONDS
   while [ $# -gt 0 ]; do
     case $1 in
       --bare) bare=1 ;;
       --until) until=${2:?} && shift ;;
       --servers) servers=${2:?} && shift ;;
+      --dev) dev=1 ;;
       *) die "up: what is $1?" ;;
     esac
     shift
   done
   [[ $servers =~ ^[13]$ ]] || die "--servers is $servers, not 1 or 3"
-  [ "$(id -u)" = 0 ] || die "hosts are network namespaces, which only root can make: run it as root"
+  [ "$(id -u)" = 0 ] || dev=1
+  if [ -e "$state/kind" ] && [ "$(cat "$state/kind")" != "${dev:+dev}" ]; then
+    die "another kind of cluster is in $state: take it down first"
+  fi
+  # shellcheck source=tools/cluster/dev.sh
+  [ -z "$dev" ] || . "$lib/dev.sh"
   eval "$("$top/tools/deps.sh" env)"
   local part
   for part in CONSUL NOMAD GPAC REDIS_SERVER MEDIAMTX NGINX FFMPEG; do
@@ -71,6 +79,7 @@ up() {
   mkdir -p "$state/log" "$state/secrets" "$state/pid"
   chmod 700 "$state/secrets"
   remember up $$
+  printf '%s\n' "${dev:+dev}" >"$state/kind"
   printf '%s\n' "$name" >"$state/name"
   printf '%s\n' "$port" >"$state/port"
   printf '%s\n' "$servers" >"$state/servers"
@@ -85,7 +94,7 @@ up() {
   urls
 }
 
-# The programs of this checkout: what the jobs run, and the forwarder.
+# The program of this checkout, which the jobs run.
 build() {
   mkdir -p "$state/bin"
   if [ -n "${DIONYSIA_BIN:-}" ]; then
@@ -93,9 +102,7 @@ build() {
   else
     (cd "$top" && go build -o "$state/bin/dionysia.new" .)
   fi
-  (cd "$top" && go build -o "$state/bin/forward.new" ./tools/forward)
   mv "$state/bin/dionysia.new" "$state/bin/dionysia"
-  mv "$state/bin/forward.new" "$state/bin/forward"
 }
 
 down() {
@@ -116,7 +123,7 @@ down() {
   say "nothing of it is left"
 }
 
-urls() {
+urls() { # in up
   cat <<EOT
 
   Consul's UI     http://127.0.0.1:$((port + 4))/ui      token: $state/secrets/consul.operator
@@ -126,10 +133,9 @@ urls() {
   watch           http://127.0.0.1:$((port + 1))/watch/demo    (edge → router → worker)
   HLS             http://127.0.0.1:$((port + 1))/live/demo/master.m3u8
 
-  tools/cluster.sh on w1 bash        a shell on one of its hosts
-  make cluster-down                  remove it
-
 EOT
+  [ -n "$dev" ] || echo "  tools/cluster.sh on w1 bash        a shell on one of its hosts"
+  printf '  make cluster-down                  remove it\n\n'
 }
 
 env_lines() {
@@ -145,7 +151,7 @@ env_lines() {
 
 logs() {
   local log
-  for log in "$state"/log/*.log "$state"/hosts/*/srv/nomad/alloc/*/alloc/logs/*; do
+  for log in "$state"/log/*.log "$state"/{,hosts/*/srv/}nomad/alloc/*/alloc/logs/*; do
     [ -s "$log" ] || continue
     printf -- '---- %s\n' "${log#"$state"/}"
     tail -n "${1:-60}" "$log" | cut -c 1-600
@@ -154,6 +160,10 @@ logs() {
 
 [ ! -s "$state/port" ] || [ "${1:-}" = up ] || port=$(cat "$state/port")
 [ ! -s "$state/name" ] || [ "${1:-}" = up ] || name=$(cat "$state/name")
+if [ "${1:-}" != up ] && [ "$(cat "$state/kind" 2>/dev/null)" = dev ]; then
+  # shellcheck source=tools/cluster/dev.sh
+  . "$lib/dev.sh"
+fi
 case ${1:-} in
   up) up "${@:2}" ;;
   down) down ;;
@@ -166,7 +176,7 @@ case ${1:-} in
     ;;
   logs) logs "${2:-}" ;;
   *)
-    sed -n '2,26s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '2,24s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
     exit 2
     ;;
 esac

@@ -2,7 +2,7 @@
 # Gets, or builds, what Dionysia runs on and is checked with. What is there already is used as it is.
 #
 #   tools/deps.sh run              what `make run` needs: Go, Redis, ffmpeg, GPAC, Consul, mediamtx, the players
-#   tools/deps.sh cluster          the same, and what `make cluster` needs: Nomad, nginx, iproute2
+#   tools/deps.sh cluster          the same, and what `make cluster` needs: Nomad, nginx, as root iproute2
 #   tools/deps.sh test             the same as cluster, and Chromium and gcc for the tests
 #   tools/deps.sh bench            the same as test
 #   tools/deps.sh lint             Go, golangci-lint, shellcheck
@@ -111,30 +111,23 @@ find_go() {
   return 1
 }
 
-find_consul() {
+# on_path NAME Name LEAST: its path, when it is of that version or later, and before 2.
+on_path() {
   local path version
-  given DIONYSIA_CONSUL && return
-  if path=$(command -v consul); then
-    version=$("$path" version 2>/dev/null | sed -n 's/^Consul v//p')
-    if at_least "${version:-0}" 1.20 && ! at_least "$version" 2; then
-      echo "$path"
-      return
-    fi
-  fi
-  command -v "$cache/bin/consul-$consul_version/consul"
+  path=$(command -v "$1") || return
+  version=$("$path" version 2>/dev/null | sed -n "s/^$2 v//p")
+  at_least "${version:-0}" "$3" && ! at_least "$version" 2 && echo "$path"
 }
+consul_least=1.20 nomad_least=1.10
+find_consul() { given DIONYSIA_CONSUL || on_path consul Consul "$consul_least" || command -v "$cache/bin/consul-$consul_version/consul"; }
+find_nomad() { given DIONYSIA_NOMAD || on_path nomad Nomad "$nomad_least" || command -v "$cache/bin/nomad-$nomad_version/nomad"; }
 
-find_nomad() {
+# passed_over NAME FOUND LEAST: says it when the one on PATH is not the one that was found.
+passed_over() {
   local path version
-  given DIONYSIA_NOMAD && return
-  if path=$(command -v nomad); then
-    version=$("$path" version 2>/dev/null | sed -n 's/^Nomad v//p')
-    if at_least "${version:-0}" 1.10 && ! at_least "$version" 2; then
-      echo "$path"
-      return
-    fi
-  fi
-  command -v "$cache/bin/nomad-$nomad_version/nomad"
+  path=$(command -v "$1") && [ "$path" != "$2" ] && [[ $2 == "$cache"/* || -z $2 ]] || return 0
+  version=$("$path" version 2>/dev/null | head -n 1)
+  say "$path is ${version:-of no version that it tells}; $3 or later is needed, and before 2: it is not used"
 }
 
 # Only the pinned minor version will do: mediamtx renames settings and adds listeners between minors.
@@ -191,7 +184,7 @@ missing_packages() {
         command -v gcc >/dev/null || echo gcc
         [ -e /usr/include/stdlib.h ] || echo libc6-dev
       fi
-      command -v ip >/dev/null || echo iproute2
+      [ "$(id -u)" != 0 ] || command -v ip >/dev/null || echo iproute2
       find_nginx >/dev/null || echo nginx
       ;;
   esac
@@ -313,6 +306,7 @@ build_tool() {
 
 get_consul() {
   begin "consul"
+  passed_over consul "$(find_consul)" "$consul_least"
   if find_consul >/dev/null; then
     say "$(find_consul)"
     return
@@ -324,6 +318,7 @@ get_consul() {
 # Its exec driver has parts in C: without cgo it doesn't compile.
 get_nomad() {
   begin "nomad"
+  passed_over nomad "$(find_nomad)" "$nomad_least"
   if find_nomad >/dev/null; then
     say "$(find_nomad)"
     return

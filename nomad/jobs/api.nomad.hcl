@@ -71,6 +71,30 @@ variable "follow_nomad" {
   default     = true
 }
 
+variable "nomad" {
+  description = "URL of Nomad's HTTP API, to follow the nodes; empty is the task's own socket."
+  type        = string
+  default     = ""
+}
+
+variable "user" {
+  description = "User that the api runs as; empty is the Nomad agent's."
+  type        = string
+  default     = "root"
+}
+
+variable "bind" {
+  description = "Address of the node to listen at; empty is all."
+  type        = string
+  default     = ""
+}
+
+variable "spare_node" {
+  description = "A node more than count has the port free: a new one serves before an old one goes. Without one, the old one ends first."
+  type        = bool
+  default     = true
+}
+
 job "api" {
   datacenters = var.datacenters
   type        = "service"
@@ -97,11 +121,11 @@ job "api" {
       value    = "true"
     }
 
-    # One new one serves before an old one goes; the rest follow one by one.
+    # One new one serves before an old one goes, where there is room for both; the rest follow one by one.
     update {
       max_parallel      = 1
-      canary            = 1
-      auto_promote      = true
+      canary            = var.spare_node ? 1 : 0
+      auto_promote      = var.spare_node
       auto_revert       = true
       health_check      = "checks"
       min_healthy_time  = "3s"
@@ -153,8 +177,8 @@ job "api" {
 
     task "api" {
       driver         = "raw_exec"
-      user           = "root" # without a name here Nomad's token would be a file for all to read
-      shutdown_delay = "2s"   # out of Consul first, then the signal
+      user           = var.user # without a name here Nomad's token is a file for all who can enter the folder
+      shutdown_delay = "2s"     # out of Consul first, then the signal
       kill_signal    = "SIGTERM"
       kill_timeout   = "30s" # the role drains for up to 25 s
 
@@ -165,15 +189,15 @@ job "api" {
 
       env {
         DIONYSIA_LOG_LEVEL           = var.log_level
-        DIONYSIA_API_LISTEN          = ":${NOMAD_PORT_http}"
+        DIONYSIA_API_LISTEN          = "${var.bind}:${NOMAD_PORT_http}"
         DIONYSIA_CONSUL_ADDR         = "off" # Nomad registers it
         DIONYSIA_REDIS_STATE         = var.redis_state
         DIONYSIA_REDIS_LIVE          = var.redis_live
         DIONYSIA_SECRET_FILE         = "${NOMAD_SECRETS_DIR}/cluster.secret"
         DIONYSIA_ADMIN_TOKEN_FILE    = "${NOMAD_SECRETS_DIR}/admin.token"
         DIONYSIA_REDIS_PASSWORD_FILE = "${NOMAD_SECRETS_DIR}/redis.password"
-        DIONYSIA_NOMAD_ADDR          = var.follow_nomad ? "unix://${NOMAD_SECRETS_DIR}/api.sock" : "off"
         DIONYSIA_SCALE_JOBS          = var.scale_jobs
+        DIONYSIA_NOMAD_ADDR          = var.follow_nomad ? (var.nomad == "" ? "unix://${NOMAD_SECRETS_DIR}/api.sock" : var.nomad) : "off"
         DIONYSIA_NOMAD_TOKEN_FILE    = "${NOMAD_SECRETS_DIR}/nomad_follow.jwt"
       }
 

@@ -39,6 +39,12 @@ variable "port" {
   default     = 80
 }
 
+variable "bind" {
+  description = "Address of the node to listen at; empty is all."
+  type        = string
+  default     = ""
+}
+
 variable "cache_dir" {
   description = "Folder for segments; a fast disk or a tmpfs."
   type        = string
@@ -194,7 +200,7 @@ job "edge" {
             }
 
             server {
-              listen ${var.port} reuseport;
+              listen ${var.bind == "" ? "" : "${var.bind}:"}${var.port} reuseport;
               location = /edge-health { return 200 "ok\n"; }
 
               # What the router says of caching holds, also that a 404 is not kept; an old playlist is better than an

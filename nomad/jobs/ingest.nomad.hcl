@@ -35,6 +35,18 @@ variable "api" {
   default     = "http://api.service.consul:8080"
 }
 
+variable "consul" {
+  description = "The node's Consul agent, host:port."
+  type        = string
+  default     = "127.0.0.1:8500"
+}
+
+variable "bind" {
+  description = "Address of the node to listen at; empty is all."
+  type        = string
+  default     = ""
+}
+
 variable "rtmp_port" {
   description = "TCP port for RTMP."
   type        = number
@@ -161,11 +173,11 @@ job "ingest" {
       env {
         DIONYSIA_MEDIAMTX_CONFIG_OUT = "${NOMAD_ALLOC_DIR}/data/mediamtx.yml"
         DIONYSIA_MEDIAMTX_HOOK_ENV   = "${NOMAD_ALLOC_DIR}/data/mediamtx.env"
-        DIONYSIA_MEDIAMTX_RTMP       = ":${NOMAD_PORT_rtmp}"
-        DIONYSIA_MEDIAMTX_RTSP       = ":${NOMAD_PORT_rtsp}"
-        DIONYSIA_MEDIAMTX_SRT        = ":${NOMAD_PORT_srt}"
-        DIONYSIA_MEDIAMTX_WHIP       = ":${NOMAD_PORT_whip}"
-        DIONYSIA_MEDIAMTX_ICE        = ":${NOMAD_PORT_ice}"
+        DIONYSIA_MEDIAMTX_RTMP       = "${var.bind}:${NOMAD_PORT_rtmp}"
+        DIONYSIA_MEDIAMTX_RTSP       = "${var.bind}:${NOMAD_PORT_rtsp}"
+        DIONYSIA_MEDIAMTX_SRT        = "${var.bind}:${NOMAD_PORT_srt}"
+        DIONYSIA_MEDIAMTX_WHIP       = "${var.bind}:${NOMAD_PORT_whip}"
+        DIONYSIA_MEDIAMTX_ICE        = "${var.bind}:${NOMAD_PORT_ice}"
         DIONYSIA_MEDIAMTX_ICE_HOSTS  = "${attr.unique.network.ip-address}"
         DIONYSIA_MEDIAMTX_API_LISTEN = "127.0.0.1:${NOMAD_PORT_control}"
         DIONYSIA_INGEST_URL          = "http://127.0.0.1:${NOMAD_PORT_agent}"
@@ -227,6 +239,7 @@ job "ingest" {
         DIONYSIA_INGEST_RTSP   = "${attr.unique.network.ip-address}:${NOMAD_PORT_rtsp}"
         DIONYSIA_MEDIAMTX_API  = "http://127.0.0.1:${NOMAD_PORT_control}"
         DIONYSIA_API           = var.api
+        DIONYSIA_CONSUL_ADDR   = var.consul
         DIONYSIA_SECRET_FILE   = "${NOMAD_SECRETS_DIR}/cluster.secret"
       }
 

@@ -24,9 +24,15 @@ variable "data_dir" {
 }
 
 variable "user" {
-  description = "User, and group, that Redis runs as."
+  description = "User, and group, that Redis runs as; empty is the Nomad agent's."
   type        = string
   default     = "redis"
+}
+
+variable "bind" {
+  description = "Address of the node to listen at; 0.0.0.0 is all."
+  type        = string
+  default     = "0.0.0.0"
 }
 
 variable "state_port" {
@@ -114,12 +120,17 @@ job "redis" {
         kill_signal  = "SIGTERM"
         kill_timeout = "30s"
 
-        # The configuration, with the password, is root's alone: Redis is given it already open, as its input.
+        # The configuration, with the password, is the agent's user's alone: Redis is given it already open, as its input.
         config {
           command = "/bin/sh"
           args = ["-ec", <<-EOT
+            exec <"$NOMAD_SECRETS_DIR/redis.conf"
+            if [ -z "$REDIS_USER" ]; then
+              install -d -m 0700 "$REDIS_DIR"
+              exec "$REDIS_SERVER" -
+            fi
             install -d -o "$REDIS_USER" -g "$REDIS_USER" -m 0700 "$REDIS_DIR"
-            exec setpriv --reuid="$REDIS_USER" --regid="$REDIS_USER" --init-groups "$REDIS_SERVER" - <"$NOMAD_SECRETS_DIR/redis.conf"
+            exec setpriv --reuid="$REDIS_USER" --regid="$REDIS_USER" --init-groups "$REDIS_SERVER" -
           EOT
           ]
         }
@@ -135,7 +146,7 @@ job "redis" {
           perms       = "0600"
           change_mode = "restart"
           data        = <<-EOT
-            bind 0.0.0.0
+            bind ${var.bind}
             port ${task.value.port}
             dir ${var.data_dir}/${task.key}
             {{ with nomadVar "nomad/jobs/redis" }}requirepass {{ .redis_password }}{{ end }}

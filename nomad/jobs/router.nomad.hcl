@@ -80,6 +80,12 @@ variable "web_dir" {
   default     = ""
 }
 
+variable "bind" {
+  description = "Address of the node to listen at; empty is all."
+  type        = string
+  default     = ""
+}
+
 job "router" {
   datacenters = var.datacenters
   type        = "service"
@@ -181,8 +187,8 @@ job "router" {
 
       env {
         DIONYSIA_LOG_LEVEL           = var.log_level
-        DIONYSIA_ROUTER_LISTEN       = ":${NOMAD_PORT_http}"
-        DIONYSIA_ROUTER_ADMIN_LISTEN = ":${NOMAD_PORT_admin}"
+        DIONYSIA_ROUTER_LISTEN       = "${var.bind}:${NOMAD_PORT_http}"
+        DIONYSIA_ROUTER_ADMIN_LISTEN = "${var.bind}:${NOMAD_PORT_admin}"
         DIONYSIA_ROUTER_MODE         = var.mode
         DIONYSIA_ROUTER_CACHE_MIB    = var.cache_mib
         DIONYSIA_CONSUL_ADDR         = "off" # Nomad registers it

@@ -36,6 +36,12 @@ variable "redis_live" {
   default     = "redis://redis-live.service.consul:6380/0"
 }
 
+variable "consul" {
+  description = "The node's Consul agent, host:port."
+  type        = string
+  default     = "127.0.0.1:8500"
+}
+
 variable "driver" {
   description = "raw_exec, or exec for a chroot and namespaces. With exec the node must offer the host volume \"dionysia\"."
   type        = string
@@ -48,6 +54,12 @@ variable "gpus" {
   default     = 0
 }
 
+variable "bind" {
+  description = "Address of the node to listen at; empty is all."
+  type        = string
+  default     = ""
+}
+
 variable "port" {
   description = "TCP port of the origin."
   type        = number
@@ -58,6 +70,12 @@ variable "data_dir" {
   description = "Folder for runs and calibration results; GPAC's user must be able to pass it. Runs must outlast the process: a worker that starts again serves them."
   type        = string
   default     = "/var/lib/dionysia"
+}
+
+variable "user" {
+  description = "User that the worker runs as; empty is the Nomad agent's. GPAC itself runs as gpac_user when this is root."
+  type        = string
+  default     = "root"
 }
 
 variable "gpac" {
@@ -187,7 +205,7 @@ job "worker" {
 
     task "worker" {
       driver         = var.driver
-      user           = "root" # GPAC itself runs as gpac_user
+      user           = var.user
       shutdown_delay = "2s"
       kill_signal    = "SIGTERM"
       kill_timeout   = var.kill_timeout
@@ -203,7 +221,7 @@ job "worker" {
       env {
         DIONYSIA_LOG_LEVEL            = var.log_level
         DIONYSIA_WORKER_ID            = "${node.unique.name}"
-        DIONYSIA_WORKER_LISTEN        = ":${NOMAD_PORT_origin}"
+        DIONYSIA_WORKER_LISTEN        = "${var.bind}:${NOMAD_PORT_origin}"
         DIONYSIA_WORKER_ADVERTISE     = "${attr.unique.network.ip-address}:${NOMAD_PORT_origin}"
         DIONYSIA_WORKER_RUN_DIR       = "${var.data_dir}/runs"
         DIONYSIA_WORKER_CACHE_DIR     = "${var.data_dir}/cache"
@@ -213,6 +231,7 @@ job "worker" {
         DIONYSIA_WORKER_DRAIN_TIMEOUT = var.drain_timeout
         DIONYSIA_WORKER_LINGER        = var.linger
         DIONYSIA_NOMAD_NODE           = "${node.unique.id}"
+        DIONYSIA_CONSUL_ADDR          = var.consul
         DIONYSIA_REDIS_STATE          = var.redis_state
         DIONYSIA_REDIS_LIVE           = var.redis_live
         DIONYSIA_SECRET_FILE          = "${NOMAD_SECRETS_DIR}/cluster.secret"

@@ -36,7 +36,17 @@ etc() {
   mkdir -p "${to%/*}"
   cp -r "$state/secrets/hosts/$1" "$to"
   echo 'ports { dns = 53 }' >"$to/consul.d/local.hcl"
-  printf 'client {\n  host_volume "dionysia" {\n    path = "/srv/dionysia"\n  }\n}\n' >"$to/nomad.d/local.hcl"
+  # Nomad's Docker driver would take another Nomad's containers on this machine for leftovers of its own.
+  cat >"$to/nomad.d/local.hcl" <<'EOT'
+client {
+  host_volume "dionysia" {
+    path = "/srv/dionysia"
+  }
+  options {
+    "driver.allowlist" = "raw_exec,exec"
+  }
+}
+EOT
 }
 
 # agent HOST NAME COMMAND…: starts it there, unless it runs.
@@ -59,16 +69,8 @@ consul_up() { # HOST
 nomad_up() { # HOST
   local config=(-config="$top/nomad/agent/client.hcl")
   ! is_server "$1" || config+=(-config="$top/nomad/agent/server.hcl")
-  mkdir -p "$state/hosts/$1/srv/nomad" "$state/hosts/$1/srv/dionysia"
-  agent "$1" nomad "$DIONYSIA_NOMAD" agent "${config[@]}" -config=/srv/etc/nomad.d -data-dir=/srv/nomad
-}
-
-private() { # FILE: standard input, for root's eyes
-  (
-    umask 077
-    cat >"$1.new"
-    mv "$1.new" "$1"
-  )
+  mkdir -p "$state/hosts/$1/srv/nomad" "$state/hosts/$1/srv/dionysia" "$state/hosts/$1/srv/tmp"
+  agent "$1" nomad env TMPDIR=/srv/tmp "$DIONYSIA_NOMAD" agent "${config[@]}" -config=/srv/etc/nomad.d -data-dir=/srv/nomad
 }
 
 consul() { on server env CONSUL_HTTP_TOKEN="$(cat "$state/secrets/consul.management")" "$DIONYSIA_CONSUL" "$@"; }

@@ -52,14 +52,21 @@ host_up() { # HOST
 
 # on HOST COMMAND…: runs it there, as root.
 on() {
-  local host=$1 pid
+  local host=$1 entry
   shift
   if [ ! -d "$state/hosts" ]; then
     "$@"
     return
   fi
-  pid=$(running "host-$host") || die "host $host does not run"
-  nsenter --target "$pid" --net --mount --uts --pid -- "$@"
+  into "$host"
+  "${entry[@]}" "$@"
+}
+
+# into HOST: sets entry to what runs a command there, as root.
+into() {
+  local pid
+  pid=$(running "host-$1") || die "host $1 does not run"
+  entry=(nsenter --target "$pid" --net --mount --uts --pid --)
 }
 
 hosts_up() {

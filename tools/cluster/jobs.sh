@@ -37,6 +37,9 @@ passing() {
   [ "$n" -ge "$2" ] || { echo "$n of $2 instances of $1 pass" >&2 && return 1; }
 }
 
+# How many of each service there are, as Consul knows them.
+instances=(redis-state:1 redis-live:1 api:1 ingest:1 mediamtx:1 worker:2 origin:2 router:2 edge:2)
+
 jobs_up() {
   local job want running=()
   say "running the jobs"
@@ -48,7 +51,7 @@ jobs_up() {
   for job in "${running[@]}"; do
     wait "$job" || die "not every job runs"
   done
-  for want in redis-state:1 redis-live:1 api:1 ingest:1 mediamtx:1 worker:2 origin:2 router:2 edge:2; do
+  for want in "${instances[@]}"; do
     await 90 "$want" passing "${want%:*}" "${want#*:}"
   done
   forward_up
@@ -65,6 +68,8 @@ where() {
 
 forward_up() {
   local ns
+  (cd "$top" && go build -o "$state/bin/forward.new" ./tools/forward)
+  mv "$state/bin/forward.new" "$state/bin/forward"
   ns=$(netns server)
   listen() { echo "127.0.0.1:$((port + $1))=$ns,$2"; }
   stop forward TERM # the instances may be others by now
@@ -78,16 +83,16 @@ forward_up() {
 
 dionysia() { on server env DIONYSIA_API="http://$(where api | head -n 1)" DIONYSIA_TOKEN_FILE="$state/secrets/admin.token" "$state/bin/dionysia" "$@"; }
 
-# The test picture, sent from the server's host to the ingest host. ffmpeg reads the key from a file.
+# The test picture, sent from the server's host to an ingest agent's. ffmpeg reads the key from a file.
 picture_up() {
-  local key pid clock
+  local key clock entry
   ! running picture >/dev/null || return 0
   key=$(dionysia stream create demo --profile 360p -o json 2>/dev/null | sed -n 's/.*"key": *"\([^"]*\)".*/\1/p') || true
   [ -n "$key" ] || key=$(dionysia stream rotate-key demo -o json | sed -n 's/.*"key": *"\([^"]*\)".*/\1/p')
   printf 'rtmp_playpath=demo?key=%s\n' "$key" | private "$state/secrets/demo.ffpreset"
   clock="drawtext=text='%{localtime\\:%H\\\\\\:%M\\\\\\:%S}':fontsize=48:fontcolor=white:box=1:boxcolor=black@0.6:boxborderw=8:x=(w-tw)/2:y=h-th-32"
-  pid=$(running host-server)
-  background picture nsenter --target "$pid" --net --mount --uts --pid -- "$DIONYSIA_FFMPEG" \
+  into server
+  background picture "${entry[@]}" "$DIONYSIA_FFMPEG" \
     -hide_banner -loglevel warning -nostdin -re -f lavfi -i "testsrc2=size=640x360:rate=25,$clock" \
     -f lavfi -i sine=frequency=440:beep_factor=4:sample_rate=48000 \
     -c:v libx264 -preset ultrafast -tune zerolatency -pix_fmt yuv420p -b:v 800k -maxrate 800k -bufsize 800k \

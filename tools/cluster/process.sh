@@ -58,3 +58,11 @@ await() {
     sleep 0.3
   done
 }
+
+private() { # FILE: standard input, for its owner's eyes
+  (
+    umask 077
+    cat >"$1.new"
+    mv "$1.new" "$1"
+  )
+}

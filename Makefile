@@ -23,7 +23,7 @@ run: ## start everything on this machine, with a test picture to watch
 	@$(ENV); exec bin/dionysia dev $(ARGS)
 
 .PHONY: cluster
-cluster: ## start a Nomad and Consul cluster of four hosts on this machine, with a test picture (as root)
+cluster: ## start a Nomad and Consul cluster on this machine, with a test picture: four hosts as root, otherwise one
 	@tools/deps.sh cluster
 	@tools/cluster.sh up $(ARGS)
 

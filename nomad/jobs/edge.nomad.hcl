@@ -40,9 +40,9 @@ variable "port" {
 }
 
 variable "bind" {
-  description = "Address of the node to listen at; empty is all."
+  description = "Address of the node to listen at; * is all."
   type        = string
-  default     = ""
+  default     = "*"
 }
 
 variable "cache_dir" {
@@ -200,7 +200,7 @@ job "edge" {
             }
 
             server {
-              listen ${var.bind == "" ? "" : "${var.bind}:"}${var.port} reuseport;
+              listen ${var.bind}:${var.port} reuseport;
               location = /edge-health { return 200 "ok\n"; }
 
               # What the router says of caching holds, also that a 404 is not kept; an old playlist is better than an

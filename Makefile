@@ -62,7 +62,7 @@ test-provision: ## as root: test the provisioning scripts in a fresh Debian, and
 	go test -v -count=1 -timeout 30m $$skip $(TESTFLAGS) ./e2e/provision
 
 # The scripts that shellcheck reads, with what they source.
-SCRIPTS := tools/deps.sh tools/cluster.sh tools/cluster/init.sh tools/cluster/until.sh .ci/run \
+SCRIPTS := tools/deps.sh tools/cluster.sh tools/cluster/init.sh tools/cluster/until.sh tools/cluster/validate.sh .ci/run \
 	tools/backup.sh packer/build.sh $(addprefix tools/provision/,provision.sh uninstall.sh bundle.sh validate.sh)
 
 .PHONY: lint
@@ -77,6 +77,7 @@ lint: ## check formatting, generated files, imports and the usual mistakes
 	@$(ENV); echo "go vet"; go vet ./...
 	@$(ENV); echo "golangci-lint"; "$$DIONYSIA_GOLANGCI_LINT" run ./...
 	@$(ENV); echo "shellcheck"; "$$DIONYSIA_SHELLCHECK" -x $(SCRIPTS)
+	@$(ENV); tools/cluster/validate.sh
 	@tools/provision/validate.sh
 
 # By hand, on a machine with an NVIDIA card and a GPAC (on PATH, or DIONYSIA_GPAC).

@@ -76,7 +76,7 @@ func edgeBefore(t *testing.T, routers ...*answers) string {
 			t.Fatal(err)
 		}
 	}
-	conf = strings.NewReplacer("${var.port}", fmt.Sprint(port), "${var.cache_dir}", dir, "${var.cache_mib}", "64",
+	conf = strings.NewReplacer("${var.bind}", "127.0.0.1", "${var.port}", fmt.Sprint(port), "${var.cache_dir}", dir, "${var.cache_mib}", "64",
 		"${var.nginx_user}", "nobody nogroup").Replace(conf)
 	type service struct{ Address, Port string }
 	tmpl, err := template.New("nginx.conf").Funcs(template.FuncMap{

@@ -1,6 +1,7 @@
 package cluster_test
 
 import (
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -39,38 +40,17 @@ func (c *cluster) jobFiles(t *testing.T) {
 	}
 }
 
-// TestConfiguration holds the agents' configuration and the job files against
-// the agents' own checks and formatting.
+// TestConfiguration has the agents' own programs check their configuration, the
+// job files and the formatting of all, as `make lint` does where they are there.
 func TestConfiguration(t *testing.T) {
-	nomad, consul := kit.Part(t, "DIONYSIA_NOMAD", "nomad"), kit.Part(t, "DIONYSIA_CONSUL", "consul")
-	root := kit.RepoRoot()
-	files, err := filepath.Glob(filepath.Join(root, "nomad", "jobs", "*.nomad.hcl"))
+	files, err := filepath.Glob(filepath.Join(kit.RepoRoot(), "nomad", "jobs", "*.nomad.hcl"))
 	if err != nil || len(files) != len(jobs) {
-		t.Fatalf("job files %v, %v; there should be %v", files, err, jobs)
+		t.Errorf("job files %v, %v; there should be %v", files, err, jobs)
 	}
-	check := func(name string, args ...string) {
-		t.Helper()
-		if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
-			t.Errorf("%s %v: %v\n%s", filepath.Base(name), args, err, out)
-		}
-	}
-	for _, f := range files {
-		check(nomad, "job", "run", "-output", f) // parses it, without a server
-	}
-	for _, dir := range []string{"nomad/jobs", "nomad/agent", "nomad/policies", "consul", "consul/policies"} {
-		hcl, _ := filepath.Glob(filepath.Join(root, dir, "*.hcl"))
-		if len(hcl) == 0 {
-			t.Errorf("no files in %s", dir)
-		}
-		for _, f := range hcl {
-			check(nomad, "fmt", "-check", f)
-		}
-	}
-	data := t.TempDir()
-	rest := filepath.Join(data, "host.json")
-	write(t, rest, `{"data_dir": "`+data+`", "datacenter": "dc1", "encrypt": "pUqJrVyVRj5jsiYEkM/tFQYfWyJIv4s3XkvDwy7Cu5s=",
-		"tls": {"internal_rpc": {"ca_file": "`+rest+`", "cert_file": "`+rest+`", "key_file": "`+rest+`"}}}`)
-	for _, kind := range []string{"server", "client"} {
-		check(consul, "validate", filepath.Join(root, "consul", kind+".hcl"), rest)
+	cmd := exec.Command(filepath.Join(kit.RepoRoot(), "tools", "cluster", "validate.sh"))
+	cmd.Env = append(os.Environ(), "DIONYSIA_NOMAD="+kit.Part(t, "DIONYSIA_NOMAD", "nomad"), "DIONYSIA_CONSUL="+kit.Part(t, "DIONYSIA_CONSUL", "consul"))
+	out, err := cmd.CombinedOutput()
+	if err != nil || strings.Count(string(out), "valid") != 2 {
+		t.Errorf("%s: %v\n%s", cmd.Path, err, out)
 	}
 }

@@ -38,6 +38,7 @@ func TestDevCluster(t *testing.T) {
 	played := kit.StartFFPlay(t, master, 8*time.Second, goesLive)
 
 	c.accessControl(t)
+	c.follows(t)
 	before := c.whatRuns(t)
 	if out, err := c.script("up").CombinedOutput(); err != nil {
 		t.Errorf("up again: %v\n%s", err, out)
@@ -140,11 +141,30 @@ func (c *devCluster) accessControl(t *testing.T) {
 			t.Errorf("%s: %d %.300s; want %d %s", q.what, status, answer, q.status, q.answer)
 		}
 	}
+	if info, err := os.Stat(c.Dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("its folder: %v, %v; nobody else may enter it", info.Mode(), err)
+	}
 	for _, service := range []string{"redis-state", "redis-live", "api", "router", "worker", "origin", "ingest", "mediamtx", "edge"} {
 		if list := c.Passing(t, service); len(list) != 1 || list[0].Host != "dev" || !strings.HasPrefix(list[0].Addr, "127.0.0.1:") {
 			t.Errorf("instances of %s that pass: %v", service, list)
 		}
 	}
+}
+
+// follows shows that the api follows Nomad's nodes.
+func (c *devCluster) follows(t *testing.T) {
+	t.Helper()
+	kit.Eventually(t, aWhile, "the api's log naming the node", func() error {
+		logs, err := filepath.Glob(filepath.Join(c.Dir, "nomad/alloc/*/alloc/logs/api.std*"))
+		for _, f := range logs {
+			for line := range strings.Lines(kit.Tail(f, 100_000)) {
+				if strings.Contains(line, `"a Nomad node"`) && strings.Contains(line, `"name":"dev"`) {
+					return nil
+				}
+			}
+		}
+		return fmt.Errorf("not in %v, %w", logs, err)
+	})
 }
 
 // whatRuns lists the processes that the script started and the tasks that Nomad did.

@@ -47,6 +47,8 @@ forward_up() { :; } # everything listens on its own port already
 # An agent in development mode keeps nothing: when one has ended, everything starts again, with the secrets
 # and the Redis that are there.
 hosts_up() {
+  # Secrets lie in files here, which other users could read; root's GPAC is another user.
+  [ "$(id -u)" = 0 ] || chmod 700 "$state"
   running consul >/dev/null && running nomad >/dev/null && return 0
   [ "${#state}" -le 80 ] || die "the path $state is too long for sockets in it: name a shorter one in DIONYSIA_CLUSTER_DIR"
   stop picture TERM

@@ -136,12 +136,12 @@ job "edge" {
 
       config {
         command = "/bin/sh"
-        args    = ["-ec", "mkdir -p \"$CACHE_DIR\"; exec \"$NGINX\" -p \"$CACHE_DIR\" -e stderr -c \"$NOMAD_TASK_DIR/nginx.conf\""]
+        args    = ["-ec", "mkdir -p \"$CACHE_DIR\"; exec \"$NGINX_PROGRAM\" -p \"$CACHE_DIR\" -e stderr -c \"$NOMAD_TASK_DIR/nginx.conf\""]
       }
 
       env {
-        NGINX     = var.nginx
-        CACHE_DIR = var.cache_dir
+        NGINX_PROGRAM = var.nginx
+        CACHE_DIR     = var.cache_dir
       }
 
       # A Consul token that may read the service router.

@@ -68,6 +68,7 @@ up() {
   if [ -e "$state/kind" ] && [ "$(cat "$state/kind")" != "${dev:+dev}" ]; then
     die "another kind of cluster is in $state: take it down first"
   fi
+  [ -z "$dev" ] || [ "$servers" = 1 ] || die "--servers $servers needs several hosts: root's, without --dev"
   # shellcheck source=tools/cluster/dev.sh
   [ -z "$dev" ] || . "$lib/dev.sh"
   eval "$("$top/tools/deps.sh" env)"

@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # One host, for whoever isn't root: a Consul and a Nomad in development mode (-dev) on 127.0.0.1, each with
-# this repository's configuration of servers and clients, and every job on them. This file takes the place
-# of hosts.sh, agents.sh and acl.sh; what it defines again of jobs.sh is different here.
-: "${state:?}" "${top:?}" "${port:?}" "${DIONYSIA_CONSUL:=}" "${DIONYSIA_NOMAD:=}" "${DIONYSIA_FFMPEG:=}"
+# this repository's configuration of servers and clients, and every job on them. What this file defines again
+# of hosts.sh, agents.sh and jobs.sh is different here.
+: "${state:?}" "${top:?}" "${port:?}" "${DIONYSIA_CONSUL:=}" "${DIONYSIA_NOMAD:=}"
 
 dev_ports=48 # from $port on: those of at, and from the 20th on those that Nomad gives away
 
@@ -39,8 +39,9 @@ instances=(redis-state:1 redis-live:1 api:1 ingest:1 mediamtx:1 worker:1 origin:
 on() { die "there is one host only, this one: run the command itself"; }
 host_kill() { die "there is one host only, this one: killing hosts needs 'up' as root, without --dev"; }
 into() { entry=(); }
-consul() { CONSUL_HTTP_TOKEN=$(secret consul.management uuid) CONSUL_HTTP_ADDR=127.0.0.1:$(at consul) "$DIONYSIA_CONSUL" "$@"; }
-nomad() { NOMAD_TOKEN=$(secret nomad.token uuid) NOMAD_ADDR=http://127.0.0.1:$(at nomad) "$DIONYSIA_NOMAD" "$@"; }
+consul() { CONSUL_HTTP_TOKEN=$(cat "$state/secrets/consul.management") CONSUL_HTTP_ADDR=127.0.0.1:$(at consul) "$DIONYSIA_CONSUL" "$@"; }
+nomad() { NOMAD_TOKEN=$(cat "$state/secrets/nomad.token") NOMAD_ADDR=http://127.0.0.1:$(at nomad) "$DIONYSIA_NOMAD" "$@"; }
+on_agents() { CONSUL_HTTP_ADDR=127.0.0.1:$(at consul) NOMAD_ADDR=http://127.0.0.1:$(at nomad) "$@"; }
 dionysia() { DIONYSIA_API=http://127.0.0.1:$(at api) DIONYSIA_TOKEN_FILE=$state/secrets/admin.token "$state/bin/dionysia" "$@"; }
 forward_up() { :; } # everything listens on its own port already
 
@@ -53,7 +54,7 @@ hosts_up() {
   [ "${#state}" -le 80 ] || die "the path $state is too long for sockets in it: name a shorter one in DIONYSIA_CLUSTER_DIR"
   stop picture TERM
   processes_down
-  rm -rf "$state"/secrets/*.done "$state/nomad" "$state/alloc_mounts" "$state/tmp"
+  rm -rf "$state/consul" "$state/nomad" "$state/alloc_mounts" "$state/tmp"
   ports_free
   gpac_enters
   [ -e "$state/cgroups" ] || nomad_cgroups >"$state/cgroups"
@@ -123,88 +124,47 @@ hosts_down() {
 
 # ── the agents ────────────────────────────────────────────────────────────────────────────────────────
 
-# tls NAME COMMAND…: makes certificates in a folder, once.
-tls() {
-  local dir=$state/secrets/tls/$1
-  shift
-  [ ! -e "$dir/made" ] || return 0
-  rm -rf "$dir"
-  mkdir -p "$dir"
-  (
-    umask 077
-    cd "$dir"
-    "$1" tls ca create -days 365
-    "$1" tls cert create -server "${@:2}" -days 365
-  ) >"$state/log/certificates.log" 2>&1 || die "making certificates failed: $state/log/certificates.log"
-  touch "$dir/made"
-}
-
-consul_config() {
-  local tls=$state/secrets/tls/consul
-  cat <<EOT
-node_name        = "dev"
-datacenter       = "dc1"
-bootstrap_expect = 0
-encrypt          = "$(secret consul.gossip "$DIONYSIA_CONSUL" keygen)"
+# keys: those of a cluster of one host, and this host's files. Its own ports and folders come after them.
+keys() {
+  local consul nomad serf rpc
+  "$state/bin/dionysia" cluster init "$state/secrets" --etc "$state/secrets/hosts/dev" \
+    --host dev=127.0.0.1,server,redis,api,ingest,worker,router,edge >"$state/log/init.log" 2>&1 ||
+    die "making keys failed: $(cat "$state/log/init.log")"
+  consul=$(at consul) nomad=$(at nomad) serf=$(at nomad-serf) rpc=$(at nomad-rpc)
+  cat >"$state/consul.hcl" <<EOT
+bootstrap_expect = 0 # -dev is its own leader
 ports {
-  http     = $(at consul)
+  http     = $consul
   dns      = $(at dns)
   server   = $(at consul-rpc)
   serf_lan = $(at consul-serf)
   serf_wan = -1
 }
-acl {
-  tokens {
-    agent              = "$(secret consul.agent uuid)"
-    dns                = "$(secret consul.dns uuid)"
-    initial_management = "$(secret consul.management uuid)"
-  }
-}
-tls {
-  internal_rpc {
-    ca_file   = "$tls/consul-agent-ca.pem"
-    cert_file = "$tls/dc1-server-consul-0.pem"
-    key_file  = "$tls/dc1-server-consul-0-key.pem"
-  }
-}
 EOT
-}
-
-nomad_config() {
-  local tls=$state/secrets/tls/nomad
-  cat <<EOT
-name       = "dev"
-datacenter = "dc1"
-data_dir   = "$state/nomad"
+  cat >"$state/nomad.hcl" <<EOT
 ports {
-  http = $(at nomad)
-  rpc  = $(at nomad-rpc)
-  serf = $(at nomad-serf)
+  http = $nomad
+  rpc  = $rpc
+  serf = $serf
 }
 server {
-  bootstrap_expect = 1
-  encrypt          = "$(secret nomad.gossip "$DIONYSIA_NOMAD" operator gossip keyring generate)"
+  server_join {
+    retry_join = ["127.0.0.1:$serf"]
+  }
 }
 client {
-  network_interface = "lo"
-  min_dynamic_port  = $((port + 20))
-  max_dynamic_port  = $((port + dev_ports - 1))
-  # Docker's would take another Nomad's containers on this machine for leftovers of its own.
+  min_dynamic_port = $((port + 20))
+  max_dynamic_port = $((port + dev_ports - 1))
+  server_join {
+    retry_join = ["127.0.0.1:$rpc"]
+  }
+  # Docker's driver would take another Nomad's containers on this machine for leftovers of its own.
   options {
     "driver.allowlist" = "raw_exec"
   }
-  meta {
-    dionysia = "redis,api,ingest,worker,router,edge"
-  }
 }
 consul {
-  address = "127.0.0.1:$(at consul)"
-  token   = "$(secret consul.nomad uuid)"
-}
-tls {
-  ca_file   = "$tls/nomad-agent-ca.pem"
-  cert_file = "$tls/global-server-nomad.pem"
-  key_file  = "$tls/global-server-nomad-key.pem"
+  address = "127.0.0.1:$consul"
 }
 EOT
 }
@@ -217,90 +177,26 @@ agent() {
 }
 
 agents_up() {
-  tls consul "$DIONYSIA_CONSUL" -dc dc1
-  tls nomad "$DIONYSIA_NOMAD" -region global
-  consul_config | private "$state/secrets/consul.hcl"
-  nomad_config | private "$state/secrets/nomad.hcl"
+  local etc=$state/secrets/hosts/dev bootstrap
+  keys
   say "starting Consul and Nomad in development mode"
-  agent consul "$DIONYSIA_CONSUL" agent -dev -log-level=info \
-    -config-file="$top/consul/server.hcl" -config-file="$state/secrets/consul.hcl"
-  await 40 "Consul" consul_leads
-  consul_access
-  agent nomad "$DIONYSIA_NOMAD" agent -dev -log-level=INFO \
-    -config="$top/nomad/agent/client.hcl" -config="$top/nomad/agent/server.hcl" -config="$state/secrets/nomad.hcl"
-  await 40 "Nomad" nomad_leads
-  await 30 "Nomad's access control" nomad_access
-  nomad_policies
-  identities
-  await 60 "Nomad being ready, with Consul" nomad_ready
+  mkdir -p "$state/consul"
+  agent consul "$DIONYSIA_CONSUL" agent -dev -log-level=info -data-dir="$state/consul" \
+    -config-file="$top/consul/server.hcl" -config-dir="$etc/consul.d" -config-file="$state/consul.hcl"
+  on_agents "$state/bin/dionysia" cluster bootstrap "$state/secrets" --timeout 60s \
+    --jwks-url "http://127.0.0.1:$(at nomad)/.well-known/jwks.json" >"$state/log/bootstrap.log" 2>&1 &
+  bootstrap=$!
+  # A Nomad that is refused at its start asks again only some time later.
+  await 60 "Consul's tokens (tools/cluster.sh logs has bootstrap.log)" consul_tokens
+  agent nomad "$DIONYSIA_NOMAD" agent -dev -log-level=INFO -data-dir="$state/nomad" \
+    -config="$top/nomad/agent/client.hcl" -config="$top/nomad/agent/server.hcl" -config="$etc/nomad.d" -config="$state/nomad.hcl"
+  wait "$bootstrap" || die "access control failed: $(cat "$state/log/bootstrap.log")"
+  await 60 "Nomad being ready, with Consul" nomad_nodes
 }
 
-consul_leads() { consul operator raft list-peers | grep -q leader; }
-nomad_leads() { nomad_as_nobody operator api /v1/status/leader | grep -q :; }
-nomad_ready() {
-  local node
-  node=$(nomad node status -t '{{range .}}{{.ID}} {{.Status}}{{end}}')
-  [ "${node#* }" = ready ] && nomad node status -verbose "${node% *}" | grep -q '^consul.version '
-}
-
-# ── access control ────────────────────────────────────────────────────────────────────────────────────
-
-# create WHAT ARG…: consul acl WHAT create; that it is there already is no error.
-create() {
-  local said
-  said=$(consul acl "$1" create "${@:2}" 2>&1) || case $said in
-    *"already exists"* | *"already in use"* | *"Provided SecretID is already"*) ;;
-    *) die "consul acl $1 create failed: $said" ;;
-  esac
-}
-
-consul_access() {
-  local name
-  [ ! -e "$state/secrets/consul.done" ] || return 0
-  say "making Consul's policies and tokens"
-  for name in "$top"/consul/policies/*.hcl; do
-    create policy -name="dionysia-$(basename "$name" .hcl)" -rules="@$name"
-  done
-  for name in worker ingest edge; do create role -name="dionysia-$name" -policy-name="dionysia-$name"; done
-  create token -description="agent" -secret="$(secret consul.agent uuid)" -node-identity=dev:dc1
-  create token -description="DNS" -secret="$(secret consul.dns uuid)" -templated-policy=builtin/dns
-  create token -description="Nomad" -secret="$(secret consul.nomad uuid)" -policy-name=dionysia-nomad-client \
-    -policy-name=dionysia-nomad-server
-  create token -description="people" -secret="$(secret consul.operator uuid)" -policy-name=dionysia-operator
-  touch "$state/secrets/consul.done"
-}
-
-nomad_access() { nomad acl token self || nomad_as_nobody acl bootstrap "$state/secrets/nomad.token"; }
-nomad_as_nobody() { NOMAD_ADDR=http://127.0.0.1:$(at nomad) "$DIONYSIA_NOMAD" "$@"; }
-
-# Consul takes Nomad's word for what a task or a service is.
-identities() {
-  [ ! -e "$state/secrets/identities.done" ] || return 0
-  cat >"$state/auth-method.json" <<EOT
-{
-  "JWKSURL": "http://127.0.0.1:$(at nomad)/.well-known/jwks.json",
-  "JWTSupportedAlgs": ["RS256"],
-  "BoundAudiences": ["consul.io"],
-  "ClaimMappings": {
-    "nomad_namespace": "nomad_namespace",
-    "nomad_job_id": "nomad_job_id",
-    "nomad_task": "nomad_task",
-    "nomad_service": "nomad_service"
-  }
-}
-EOT
-  await 30 "Consul knowing Nomad's keys" auth_method
-  create binding-rule -method=nomad-workloads -description="services that Nomad registers" \
-    -bind-type=service -bind-name="\${value.nomad_service}" -selector='"nomad_service" in value'
-  create binding-rule -method=nomad-workloads -description="tasks, by their job" \
-    -bind-type=role -bind-name="dionysia-\${value.nomad_job_id}" -selector='"nomad_service" not in value'
-  touch "$state/secrets/identities.done"
-}
-
-auth_method() {
-  consul acl auth-method read -name=nomad-workloads ||
-    consul acl auth-method create -type=jwt -name=nomad-workloads -description="Nomad's workloads" \
-      -config="@$state/auth-method.json"
+# The operator's is made last.
+consul_tokens() {
+  CONSUL_HTTP_TOKEN=$(cat "$state/secrets/consul.operator") on_agents "$DIONYSIA_CONSUL" acl token read -self
 }
 
 # ── the jobs ──────────────────────────────────────────────────────────────────────────────────────────

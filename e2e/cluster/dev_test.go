@@ -77,6 +77,9 @@ func newDevCluster(t *testing.T) *devCluster {
 		if out, err := c.script("down").CombinedOutput(); err != nil {
 			t.Errorf("down: %v\n%s", err, out)
 		}
+		if c.Dog != nil {
+			c.Dog.ExpectNoneLeft(t, 10*time.Second)
+		}
 	})
 	return c
 }
@@ -104,7 +107,6 @@ func (c *devCluster) up(t *testing.T) {
 	argv := c.script("up", "--until", strconv.Itoa(os.Getpid())).Args
 	up := kit.Start(t, "cluster.sh up", argv, c.user.as)
 	c.Dog = kit.NewWatchdog(up.Pid(), c.Dir, "")
-	t.Cleanup(func() { c.Dog.ExpectNoneLeft(t, 10*time.Second) })
 	select {
 	case <-up.Done():
 	case <-time.After(2 * time.Minute):

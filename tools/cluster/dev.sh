@@ -34,6 +34,7 @@ at() {
 
 # ── the host ──────────────────────────────────────────────────────────────────────────────────────────
 
+all_hosts=(dev)
 instances=(redis-state:1 redis-live:1 api:1 ingest:1 mediamtx:1 worker:1 origin:1 router:1 edge:1)
 
 on() { die "there is one host only, this one: run the command itself"; }

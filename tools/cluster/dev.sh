@@ -49,8 +49,8 @@ forward_up() { :; } # everything listens on its own port already
 # An agent in development mode keeps nothing: when one has ended, everything starts again, with the secrets
 # and the Redis that are there.
 hosts_up() {
-  # Secrets lie in files here, which other users could read; root's GPAC is another user.
-  [ "$(id -u)" = 0 ] || chmod 700 "$state"
+  # Secrets lie in files here. Nomad gives those of a task without a user name to all; root's GPAC is another user.
+  [ "$(id -u)" = 0 ] || { chmod 700 "$state" && umask 077; }
   running consul >/dev/null && running nomad >/dev/null && return 0
   [ "${#state}" -le 80 ] || die "the path $state is too long for sockets in it: name a shorter one in DIONYSIA_CLUSTER_DIR"
   stop picture TERM
@@ -211,7 +211,7 @@ job_vars() {
   case $1 in
     redis) vars+=(redis_server="$DIONYSIA_REDIS_SERVER" data_dir="$state/redis" user= memory_mib=128
       state_port="$(at redis-state)" live_port="$(at redis-live)") ;;
-    api) vars+=("${redis[@]}" port="$(at api)" spare_node=false user= nomad="http://127.0.0.1:$(at nomad)") ;;
+    api) vars+=("${redis[@]}" port="$(at api)" spare_node=false user="$([ "$(id -u)" != 0 ] || echo root)" nomad="http://127.0.0.1:$(at nomad)") ;;
     ingest) vars+=(mediamtx="$DIONYSIA_MEDIAMTX" consul="127.0.0.1:$(at consul)" api="http://127.0.0.1:$(at api)"
       rtmp_port="$(at rtmp)" rtsp_port="$(at rtsp)" srt_port="$(at srt)" whip_port="$(at whip)" ice_port="$(at ice)") ;;
     worker) vars+=("${redis[@]}" gpac="$DIONYSIA_GPAC" data_dir="$state/dionysia" user= port="$(at origin)"

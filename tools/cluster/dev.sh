@@ -80,12 +80,13 @@ gpac_enters() {
 }
 
 # marked: the processes that an agent started, or that descend from one that it started. Tasks outlive a
-# Nomad that is killed; some, as nginx, write over their environment.
+# Nomad that is killed; some, as nginx, write over their environment. A process that ends meanwhile, or is
+# another user's, can't be read: that is no error.
 marked() {
   local pids
-  pids=$(grep -lzxFs "DIONYSIA_CLUSTER_OF=$state" /proc/[0-9]*/environ | tr -dc '0-9\n' | tr '\n' ' ')
+  pids=$({ grep -lzxFs "DIONYSIA_CLUSTER_OF=$state" /proc/[0-9]*/environ || true; } | tr -dc '0-9\n' | tr '\n' ' ')
   [ -n "$pids" ] || return 0
-  { cat /proc/[0-9]*/stat; } 2>/dev/null | awk -v pids="$pids" '
+  { cat /proc/[0-9]*/stat || true; } 2>/dev/null | awk -v pids="$pids" '
     { pid = $1; sub(/^.*\) /, ""); if ($1 != "Z") parent[pid] = $2 }
     END {
       n = split(pids, list, " ")

@@ -1,5 +1,4 @@
-# A Nomad client. It registers its tasks' services by the tasks' identities, but takes them out by this token:
-# without leave to write them, what has stopped stays in Consul, and passes where the next one has its port.
+# A Nomad client. The services of its tasks are registered by the tasks' identities, and taken out by this token.
 agent_prefix "" {
   policy = "read"
 }
@@ -12,24 +11,24 @@ service_prefix "" {
 service "nomad-client" {
   policy = "write"
 }
-service "api" {
-  policy = "write"
-}
-service "edge" {
-  policy = "write"
-}
-service "ingest" {
+service "redis-state" {
   policy = "write"
 }
 service "redis-live" {
   policy = "write"
 }
-service "redis-state" {
+service "api" {
+  policy = "write"
+}
+service "ingest" {
+  policy = "write"
+}
+service "worker" {
   policy = "write"
 }
 service "router" {
   policy = "write"
 }
-service "worker" {
+service "edge" {
   policy = "write"
 }

@@ -125,7 +125,7 @@ func (h *hosts) node(host string) (string, error) {
 func (h *hosts) whole() error {
 	return kit.Wait(h.t.Context(), settles, func() error {
 		for service, n := range instances() {
-			// More are those that Nomad has not taken out of Consul: their check passes
+			// More are those that Nomad has not taken out of Consul yet: their check passes
 			// by what listens at their port now.
 			if passing := len(h.Passing(h.t, service)); passing < n {
 				return fmt.Errorf("%d of %d instances of %s pass", passing, n, service)

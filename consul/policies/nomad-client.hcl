@@ -1,4 +1,5 @@
-# A Nomad client. The services of its tasks are registered by the tasks' identities, and taken out by this token.
+# A Nomad client. It registers its tasks' services by the tasks' identities, but takes them out by this token:
+# without leave to write them, what has stopped stays in Consul, and passes where the next one has its port.
 agent_prefix "" {
   policy = "read"
 }
@@ -11,24 +12,24 @@ service_prefix "" {
 service "nomad-client" {
   policy = "write"
 }
-service "redis-state" {
-  policy = "write"
-}
-service "redis-live" {
-  policy = "write"
-}
 service "api" {
+  policy = "write"
+}
+service "edge" {
   policy = "write"
 }
 service "ingest" {
   policy = "write"
 }
-service "worker" {
+service "redis-live" {
+  policy = "write"
+}
+service "redis-state" {
   policy = "write"
 }
 service "router" {
   policy = "write"
 }
-service "edge" {
+service "worker" {
   policy = "write"
 }

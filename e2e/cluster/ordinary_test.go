@@ -44,8 +44,9 @@ func newOrdinary(t *testing.T) *ordinary {
 	}
 	copyFile(t, filepath.Join(kit.RepoRoot(), "go.mod"), filepath.Join(u.checkout, "go.mod"))
 	for _, dir := range []string{root, u.home, filepath.Join(u.home, "tmp")} {
-		if err := os.MkdirAll(dir, 0o755); err == nil {
-			err = os.Chmod(dir, 0o755)
+		err := os.MkdirAll(dir, 0o755)
+		if err == nil {
+			err = os.Chmod(dir, 0o755) // whatever the umask is
 		}
 		if err == nil && dir != root && os.Getuid() == 0 {
 			err = os.Chown(dir, nobody, nobody)

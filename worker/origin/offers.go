@@ -38,7 +38,8 @@ type offers struct {
 	at      time.Time
 	paths   []string // below /live/{stream}/
 	routers map[string]*follower
-	changed chan struct{} // closed when anything has changed
+	changed chan struct{} // closed when there is something to tell the routers
+	heard   chan struct{} // closed then too, and when one of them has asked or left
 }
 
 // follower is a router that follows the stream.
@@ -51,7 +52,7 @@ type follower struct {
 }
 
 func newOffers() *offers {
-	return &offers{routers: map[string]*follower{}, changed: make(chan struct{})}
+	return &offers{routers: map[string]*follower{}, changed: make(chan struct{}), heard: make(chan struct{})}
 }
 
 // wake lets all that wait look again.
@@ -64,6 +65,14 @@ func (f *offers) wake() {
 func (f *offers) wakeLocked() {
 	close(f.changed)
 	f.changed = make(chan struct{})
+	f.hearLocked()
+}
+
+// hearLocked lets the listing that waits look again, and no router: each of them
+// asks about each number, and would wake all others.
+func (f *offers) hearLocked() {
+	close(f.heard)
+	f.heard = make(chan struct{})
 }
 
 // put offers paths.
@@ -96,7 +105,7 @@ func (f *offers) hears(router string, held uint64, now time.Time, inTime time.Du
 	if held == f.seq && now.Sub(f.at) <= inTime {
 		r.slow = false
 	}
-	f.wakeLocked()
+	f.hearLocked()
 }
 
 // leaves forgets a router whose connection has ended.
@@ -104,11 +113,11 @@ func (f *offers) leaves(router string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.routers, router)
-	f.wakeLocked()
+	f.hearLocked()
 }
 
 // missing counts the routers that have not got the newest offer and are waited for.
-func (f *offers) missing(now time.Time) (n int, changed <-chan struct{}) {
+func (f *offers) missing(now time.Time) (n int, heard <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, r := range f.routers {
@@ -116,7 +125,7 @@ func (f *offers) missing(now time.Time) (n int, changed <-chan struct{}) {
 			n++
 		}
 	}
-	return n, f.changed
+	return n, f.heard
 }
 
 // giveUp stops waiting for those that have not got the newest offer.
@@ -158,7 +167,7 @@ func (o *Origin) offer(st *state, run *runState, local uint64, infos []segmentIn
 	defer limit.Stop()
 	waited := false
 	for {
-		n, changed := st.offers.missing(time.Now())
+		n, heard := st.offers.missing(time.Now())
 		switch {
 		case st.fencedBy.Load() > run.start.ID.Epoch:
 			st.withdraw(keys)
@@ -171,7 +180,7 @@ func (o *Origin) offer(st *state, run *runState, local uint64, infos []segmentIn
 		}
 		waited = true
 		select {
-		case <-changed:
+		case <-heard:
 		case <-o.ctx.Done():
 		case <-limit.C:
 			o.metrics.offered.Observe(time.Since(start).Seconds())

@@ -141,3 +141,35 @@ func TestOnlyRoutersFollow(t *testing.T) {
 		t.Errorf("at the end: %d after %v", a.code, time.Since(start))
 	}
 }
+
+// TestRoutersDoNotWakeEachOther: a router's question is news to the listing that
+// waits for it, and to no other router.
+func TestRoutersDoNotWakeEachOther(t *testing.T) {
+	closed := func(c <-chan struct{}) bool {
+		select {
+		case <-c:
+			return true
+		default:
+			return false
+		}
+	}
+	now := time.Now()
+	f := newOffers()
+	f.hears("a", 0, now, time.Second)
+	f.put([]string{"seg"}, now)
+	for what, do := range map[string]func(){
+		"asks":   func() { f.hears("b", 0, now, time.Second) },
+		"leaves": func() { f.leaves("b") },
+	} {
+		n, heard := f.missing(now)
+		_, _, changed := f.newest()
+		if do(); closed(changed) || !closed(heard) {
+			t.Errorf("with %d missing another router %s: it woke routers %t, the listing %t", n, what, closed(changed), closed(heard))
+		}
+	}
+	_, heard := f.missing(now)
+	_, _, changed := f.newest()
+	if f.wake(); !closed(changed) || !closed(heard) {
+		t.Error("a fence did not wake all")
+	}
+}

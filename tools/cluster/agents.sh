@@ -73,8 +73,9 @@ nomad_up() { # HOST
   agent "$1" nomad env TMPDIR=/srv/tmp "$DIONYSIA_NOMAD" agent "${config[@]}" -config=/srv/etc/nomad.d -data-dir=/srv/nomad
 }
 
-consul() { on server env CONSUL_HTTP_TOKEN="$(cat "$state/secrets/consul.management")" "$DIONYSIA_CONSUL" "$@"; }
-nomad() { on server env NOMAD_TOKEN="$(cat "$state/secrets/nomad.token")" "$DIONYSIA_NOMAD" "$@"; }
+# Tokens go by the environment: everybody on this machine may read command lines.
+consul() { CONSUL_HTTP_TOKEN=$(cat "$state/secrets/consul.management") on server "$DIONYSIA_CONSUL" "$@"; }
+nomad() { NOMAD_TOKEN=$(cat "$state/secrets/nomad.token") on server "$DIONYSIA_NOMAD" "$@"; }
 
 agents_up() {
   local host bootstrap
@@ -98,7 +99,7 @@ agents_up() {
 
 # The operator's is made last.
 consul_tokens() {
-  on server env CONSUL_HTTP_TOKEN="$(cat "$state/secrets/consul.operator")" "$DIONYSIA_CONSUL" acl token read -self
+  CONSUL_HTTP_TOKEN=$(cat "$state/secrets/consul.operator") on server "$DIONYSIA_CONSUL" acl token read -self
 }
 
 # A node is ready before it has found Consul: its attribute tells.

@@ -44,6 +44,7 @@ func TestServers(t *testing.T) {
 	t.Run("two servers more", a.grow)
 	t.Run("certificates are renewed", a.renewed)
 	t.Run("access is controlled", a.controlled)
+	t.Run("what Nomad signs is a role's", a.logins)
 	t.Run("what differs is mended", a.mended)
 	t.Run("another's management token", a.others)
 }

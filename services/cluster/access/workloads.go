@@ -95,8 +95,9 @@ func (a *applier) bindingRules(ctx context.Context) error {
 	for _, want := range []*api.ACLBindingRule{
 		{Description: "services that Nomad registers", BindType: api.BindingRuleBindTypeService,
 			BindName: "${value.nomad_service}", Selector: `"nomad_service" in value`},
+		// A job of that name in another namespace is somebody else's.
 		{Description: "tasks, by their job", BindType: api.BindingRuleBindTypeRole,
-			BindName: prefix + "${value.nomad_job_id}", Selector: `"nomad_service" not in value`},
+			BindName: prefix + "${value.nomad_job_id}", Selector: `"nomad_service" not in value and value.nomad_namespace == "` + namespace + `"`},
 	} {
 		want.AuthMethod = method
 		if err := a.bindingRule(ctx, rules, want); err != nil {

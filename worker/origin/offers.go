@@ -1,6 +1,7 @@
 package origin
 
 import (
+	"crypto/rand"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -33,6 +34,7 @@ const (
 
 // offers are a stream's. Only the newest can be fetched by its name.
 type offers struct {
+	id      string // tells them from another origin's, and from an earlier process's
 	mu      sync.Mutex
 	seq     uint64 // of the newest, 0: there was none
 	at      time.Time
@@ -52,7 +54,7 @@ type follower struct {
 }
 
 func newOffers() *offers {
-	return &offers{routers: map[string]*follower{}, changed: make(chan struct{}), heard: make(chan struct{})}
+	return &offers{id: rand.Text()[:8], routers: map[string]*follower{}, changed: make(chan struct{}), heard: make(chan struct{})}
 }
 
 // wake lets all that wait look again.
@@ -73,6 +75,25 @@ func (f *offers) wakeLocked() {
 func (f *offers) hearLocked() {
 	close(f.heard)
 	f.heard = make(chan struct{})
+}
+
+// name is what HeaderOffer says of the offer seq while version is listed.
+func (f *offers) name(seq uint64, version string) string {
+	return fmt.Sprintf("%s.%d.%s", f.id, seq, version)
+}
+
+// held is the offer that a name is of, 0 if it is none of these.
+func (f *offers) held(name string) uint64 {
+	rest, ours := strings.CutPrefix(name, f.id+".")
+	if !ours {
+		return 0
+	}
+	text, _, _ := strings.Cut(rest, ".")
+	seq, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return seq
 }
 
 // put offers paths.
@@ -214,9 +235,7 @@ func (o *Origin) serveNext(w http.ResponseWriter, r *http.Request, st *state) {
 	if ms, err := strconv.Atoi(r.URL.Query().Get("wait")); err == nil && ms >= 0 {
 		wait = min(wait, time.Duration(ms)*time.Millisecond)
 	}
-	seq, _, _ := strings.Cut(after, ".")
-	held, _ := strconv.ParseUint(seq, 10, 64) // another origin's says nothing
-	st.offers.hears(router, held, time.Now(), o.cfg.OfferWait)
+	st.offers.hears(router, st.offers.held(after), time.Now(), o.cfg.OfferWait)
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for {
@@ -226,7 +245,7 @@ func (o *Origin) serveNext(w http.ResponseWriter, r *http.Request, st *state) {
 			fail(w, http.StatusGone, "nothing is listed here")
 			return
 		}
-		token := fmt.Sprintf("%d.%s", seq, v.version)
+		token := st.offers.name(seq, v.version)
 		h := w.Header()
 		h.Set("Cache-Control", cacheError)
 		h.Set(HeaderOffer, token)

@@ -173,3 +173,26 @@ func TestRoutersDoNotWakeEachOther(t *testing.T) {
 		t.Error("a fence did not wake all")
 	}
 }
+
+// TestAnotherOriginsOffer: a router that comes from another origin names that one's
+// offer, which may have the number of ours.
+func TestAnotherOriginsOffer(t *testing.T) {
+	now := time.Now()
+	ours, theirs := newOffers(), newOffers()
+	for name, want := range map[string]uint64{
+		ours.name(7, "1.1.9"): 7, ours.name(1, ""): 1, theirs.name(7, "1.1.9"): 0, "": 0, "7.1.1.9": 0, ours.id: 0, ours.id + ".x.1.1.9": 0,
+	} {
+		if got := ours.held(name); got != want {
+			t.Errorf("%q: %d, want %d", name, got, want)
+		}
+	}
+	ours.put([]string{"seg"}, now)
+	ours.hears("a", ours.held(theirs.name(1, "")), now, time.Second)
+	if n, _ := ours.missing(now); n != 1 {
+		t.Errorf("a router that has another origin's first offer is taken to have ours: %d missing", n)
+	}
+	ours.hears("a", ours.held(ours.name(1, "")), now, time.Second)
+	if n, _ := ours.missing(now); n != 0 {
+		t.Errorf("a router that has it: %d missing", n)
+	}
+}

@@ -5,6 +5,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -74,11 +75,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	k, err := parser.Parse(args)
 	if err != nil {
 		_, _ = fmt.Fprintln(stderr, "dionysia:", err)
-		if len(args) == 0 {
-			_, _ = fmt.Fprintln(stderr, "Run `dionysia --help` for the commands.")
-		} else {
-			_, _ = fmt.Fprintf(stderr, "Run `dionysia %s --help` for its flags.\n", firstWord(args))
-		}
+		_, _ = fmt.Fprintln(stderr, hint(err))
 		return 2
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -94,13 +91,15 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-func firstWord(args []string) string {
-	for _, a := range args {
-		if !strings.HasPrefix(a, "-") {
-			return a
+// hint says where the help is for the command that args came to.
+func hint(err error) string {
+	var at *kong.ParseError
+	if errors.As(err, &at) && at.Context != nil {
+		if n := at.Context.Selected(); n != nil {
+			return fmt.Sprintf("Run `dionysia %s --help` for its flags.", n.Path())
 		}
 	}
-	return ""
+	return "Run `dionysia --help` for the commands."
 }
 
 func (c *commands) logger(w io.Writer) hclog.Logger {

@@ -90,7 +90,7 @@ func DefaultDataDir() string {
 func readToken(path string) (string, error) {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return "", fmt.Errorf("there is no admin token at %s: start `dionysia dev` first, or name the file with --token-file", path)
+		return "", fmt.Errorf("there is no admin token at %s: name the file with --token-file (a cluster's is admin.token among its keys), or start `dionysia dev`", path)
 	}
 	if err != nil {
 		return "", fmt.Errorf("reading the admin token: %w", err)

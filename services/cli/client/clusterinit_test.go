@@ -29,11 +29,13 @@ func TestClusterInitAndBootstrap(t *testing.T) {
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {
 		t.Errorf("something was written: %v", err)
 	}
+	fails("--days: 0", "init", dir, "--host", "s1=10.0.0.1,server", "--days", "0")
 	out, err := run("init", dir, "--host", "s1=10.0.0.1,server,redis,api", "--host", "w1=10.0.0.4,worker,router")
 	if err != nil {
 		t.Fatal(err)
 	}
-	contains(t, out, "made      consul.gossip", "made      hosts/w1/nomad.d/host.hcl", " 0 changed, 0 kept: dc1, 2 hosts, 1 server")
+	contains(t, out, "made      consul.gossip", "made      hosts/w1/nomad.d/host.hcl", " 0 changed, 0 kept: dc1, 2 hosts, 1 server",
+		"by --host: ingest\n", "Next: bring what changed to its host (hosts/s1, hosts/w1; ")
 	out, err = run("init", dir, "--https")
 	if err != nil {
 		t.Fatal(err)

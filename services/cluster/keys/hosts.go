@@ -139,6 +139,9 @@ func (c *Cluster) check() error {
 		}
 		at[h.IP] = h.Name
 	}
+	if err := c.checkTogether(); err != nil {
+		return err
+	}
 	switch n := len(c.Servers()); {
 	case n == 0:
 		return invalid("hosts: none is a server: name one, three or five, as in --host s1=10.0.0.1,server")
@@ -148,6 +151,34 @@ func (c *Cluster) check() error {
 		return invalid("hosts: %d servers: each write waits for most of them; three or five are enough, seven the most", n)
 	}
 	return nil
+}
+
+// checkTogether refuses hosts that are right each alone, but not beside each other.
+func (c *Cluster) checkTogether() error {
+	redis := ""
+	for _, h := range c.Hosts {
+		if h.IP.IsLoopback() != c.Hosts[0].IP.IsLoopback() {
+			if !h.IP.IsLoopback() {
+				h = c.Hosts[0]
+			}
+			return invalid("host %s: address: %s is not one that the other hosts can reach", h.Name, h.IP)
+		}
+		if !slices.Contains(h.Roles, "redis") {
+			continue
+		}
+		if redis != "" {
+			return invalid("host %s: role: redis is on host %s already, with its data: Nomad could start it on either", h.Name, redis)
+		}
+		redis = h.Name
+	}
+	return nil
+}
+
+// unrun are the roles that a cluster can't do without and no host has.
+func (c *Cluster) unrun() []string {
+	return slices.DeleteFunc(Roles(), func(role string) bool {
+		return role == "edge" || slices.ContainsFunc(c.Hosts, func(h Host) bool { return slices.Contains(h.Roles, role) })
+	})
 }
 
 // merge is the cluster as it was, nil for none, with what is asked for now.

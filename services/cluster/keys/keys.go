@@ -155,6 +155,9 @@ func makeAll(f *folder, c *Cluster, o Options) (notes []string, err error) {
 			notes = append(notes, fmt.Sprintf("certificates of %s end on %s: run this again with --renew, and bring them there", h.Name, end.Format(time.DateOnly)))
 		}
 	}
+	if roles := c.unrun(); len(roles) > 0 && len(o.Hosts)+len(o.Remove) > 0 {
+		notes = append(notes, fmt.Sprintf("no host has these roles, and their jobs find no node until one has, by --host: %s", strings.Join(roles, ", ")))
+	}
 	for _, name := range f.gone(c.Hosts) {
 		notes = append(notes, fmt.Sprintf("hosts/%s and consul.agent.%s are of no host of this cluster; bootstrap takes its token away, the files are yours to remove", name, name))
 	}

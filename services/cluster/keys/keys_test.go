@@ -136,7 +136,7 @@ func TestInitMakesWhatIsMissingAndKeepsTheRest(t *testing.T) {
 	})
 	t.Run("a host less", func(t *testing.T) {
 		r := mustInit(t, dir, keys.Options{Remove: []string{"w2"}})
-		if len(r.Notes) != 1 || !strings.Contains(r.Notes[0], "hosts/w2") || len(r.Cluster.Hosts) != 4 {
+		if len(r.Notes) != 2 || !strings.HasSuffix(r.Notes[0], ": ingest") || !strings.Contains(r.Notes[1], "hosts/w2") || len(r.Cluster.Hosts) != 4 {
 			t.Errorf("says %v, hosts %v", r.Notes, r.Cluster.Hosts)
 		}
 	})
@@ -216,6 +216,9 @@ func TestBadInputWritesNothing(t *testing.T) {
 		{"four servers", keys.Options{Hosts: hosts(t, "a=10.0.0.1,server", "b=10.0.0.2,server", "c=10.0.0.3,server", "d=10.0.0.4,server")}, "survive the loss of 1, as 3"},
 		{"one name twice", keys.Options{Hosts: hosts(t, "s1=10.0.0.1,server", "s1=10.0.0.2,worker")}, "host s1: name: given twice"},
 		{"one address twice", keys.Options{Hosts: hosts(t, "s1=10.0.0.1,server", "w1=10.0.0.1,worker")}, "host w1: address: 10.0.0.1 is host s1's"},
+		{"loopback beside others", keys.Options{Hosts: hosts(t, "s1=10.0.0.1,server", "w1=127.0.0.1,worker")}, "host w1: address: 127.0.0.1 is not one"},
+		{"the first on loopback", keys.Options{Hosts: hosts(t, "s1=127.0.0.1,server", "w1=10.0.0.4,worker")}, "host s1: address: 127.0.0.1 is not one"},
+		{"redis on two hosts", keys.Options{Hosts: hosts(t, "s1=10.0.0.1,server,redis", "w1=10.0.0.4,redis")}, "host w1: role: redis is on host s1"},
 		{"datacenter", keys.Options{Hosts: one, Datacenter: "DC 1"}, "datacenter"},
 		{"region", keys.Options{Hosts: one, Region: "eu.west"}, "region"},
 		{"etc", keys.Options{Hosts: one, Etc: "etc"}, "etc"},

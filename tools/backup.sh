@@ -66,6 +66,7 @@ wait_rewrite() {
 restore_redis() {
   local dir=${REDIS_DIR:-} name owner
   [ -d "$dir" ] || die "REDIS_DIR must name the folder that Redis's setting dir names"
+  [ ! -d "$dir/state" ] || die "$dir holds the folders of two Redis: REDIS_DIR must name $dir/state"
   [ -n "${REDIS_ADDR:-}" ] && redis-cli -h "${addr%:*}" -p "${addr##*:}" PING >/dev/null 2>&1 &&
     die "a Redis answers at $addr: stop it first, or it writes over what is restored"
   name=$(tar -tf "$1" | sed -n '1s,/.*,,p')

@@ -177,6 +177,7 @@ case ${1:-} in
     ;;
   logs) logs "${2:-}" ;;
   *)
+    case ${1:---help} in -h | --help) ;; *) echo "cluster.sh: there is no $1" >&2 ;; esac
     sed -n '2,24s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
     exit 2
     ;;

@@ -9,7 +9,7 @@
 #             needed (default: bin)
 set -euo pipefail
 
-[ $# -ge 1 ] || { sed -n '2,/^set -e/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit 2; }
+[[ $# -ge 1 && $1 != -* ]] || { sed -n '2,/^set -e/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit 2; }
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 archive=$(realpath "$1")
 binaries=$(realpath "${2:-$top/bin}")

@@ -69,7 +69,8 @@ while [ $# -gt 0 ]; do
     --no-nvidia) nvidia='' ;;
     --restart) restart_roles=yes ;;
     --check) check=yes ;;
-    -*) usage ;;
+    -h | --help) usage ;;
+    -*) die "there is no option $1; --help lists them" ;;
     *) steps="$steps $1" ;;
   esac
   shift

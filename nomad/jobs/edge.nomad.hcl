@@ -10,9 +10,9 @@ variable "datacenters" {
 }
 
 variable "role" {
-  description = "Run only on nodes whose metadata dionysia names this; empty is any node."
+  description = "Run only on nodes whose metadata dionysia names this: provision.sh installs nginx there; empty is any node."
   type        = string
-  default     = ""
+  default     = "edge"
 }
 
 variable "count" {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -45,6 +46,9 @@ type session struct {
 
 // connect reads the token. It sends nothing yet.
 func (f *Flags) connect(c *Context) (*session, error) {
+	if u, err := url.Parse(f.API); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, fmt.Errorf("--api (DIONYSIA_API): %q is not a URL such as http://127.0.0.1:8080", f.API)
+	}
 	path := f.tokenFile()
 	token, err := readToken(path)
 	if err != nil {

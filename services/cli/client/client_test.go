@@ -278,6 +278,8 @@ func TestWhatIsWrongWithTheConnection(t *testing.T) {
 		"wrong token": {c.url, bad, "does not accept the token in " + bad},
 		"no api":      {"http://127.0.0.1:1", c.token, "http://127.0.0.1:1 can't be reached"},
 		"not the api": {"http://%", c.token, "http://%"},
+		"no scheme":   {"127.0.0.1:8080", c.token, `"127.0.0.1:8080" is not a URL such as`},
+		"no URL":      {"foo", c.token, `"foo" is not a URL such as`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := c.try(t.Context(), &out, "stream", "ls", "--api", tc.api, "--token-file", tc.token)

@@ -213,6 +213,7 @@ func TestClusterStatusOfAnInstallationWithoutNomad(t *testing.T) {
 	args := []string{"cluster", "status", "--nomad-addr", "off", "--consul-addr", "off", "--check"}
 	contains(t, c.run(args...), "not used", "0 workers, 0 streams", "Nothing is wrong.")
 	missing := filepath.Join(t.TempDir(), "none")
+	contains(t, c.run("cluster", "status", "--consul-addr", "off", "--nomad-addr", "127.0.0.1:4646"), `"127.0.0.1:4646" is not a URL such as`)
 	contains(t, c.fails(append(args, "--consul-addr", "127.0.0.1:1", "--consul-token-file", missing)...), "1 thing wrong")
 	var out bytes.Buffer
 	if err := c.try(t.Context(), &out, append(args[:len(args)-1], "--token-file", missing)...); err == nil {

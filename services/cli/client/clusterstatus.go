@@ -29,6 +29,9 @@ func (f *ClusterFlags) nomad() (overview.NomadClient, error) {
 	if f.NomadAddr == nomad.Off {
 		return nil, nil
 	}
+	if !strings.Contains(f.NomadAddr, "://") {
+		return nil, fmt.Errorf("--nomad-addr (NOMAD_ADDR): %q is not a URL such as http://127.0.0.1:4646", f.NomadAddr)
+	}
 	o := nomad.Options{Addr: f.NomadAddr}
 	if f.NomadTokenFile != "" {
 		o.Token = func() (string, error) { return tokenOf("--nomad-token-file", f.NomadTokenFile) }

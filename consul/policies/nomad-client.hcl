@@ -1,5 +1,6 @@
-# A Nomad client. It registers its tasks' services by the tasks' identities, but takes them out by this token:
+# A Nomad client. It registers its tasks' services by the tasks' identities, but takes them out by its own token:
 # without leave to write them, what has stopped stays in Consul, and passes where the next one has its port.
+# Which it may write depends on its host's roles: a policy nomad-client-ROLE for each.
 agent_prefix "" {
   policy = "read"
 }
@@ -10,26 +11,5 @@ service_prefix "" {
   policy = "read"
 }
 service "nomad-client" {
-  policy = "write"
-}
-service "api" {
-  policy = "write"
-}
-service "edge" {
-  policy = "write"
-}
-service "ingest" {
-  policy = "write"
-}
-service "redis-live" {
-  policy = "write"
-}
-service "redis-state" {
-  policy = "write"
-}
-service "router" {
-  policy = "write"
-}
-service "worker" {
   policy = "write"
 }

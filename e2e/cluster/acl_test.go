@@ -11,6 +11,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/dionysia-dev/dionysia/e2e/clusterkit"
+	"github.com/dionysia-dev/dionysia/services/cluster/keys"
 )
 
 func write(t *testing.T, path, text string) {
@@ -42,7 +43,7 @@ func (c *cluster) accessControl(t *testing.T) {
 		origins  = "/v1/health/service/origin"
 		edit     = "/v1/agent/service/register"
 	)
-	client := c.token(t, "nomad-client")
+	client, server := c.Secret(t, keys.NomadClient("w1")), c.Secret(t, keys.NomadServer)
 	none, router, worker, ingest, edge := "", c.token(t, "router"), c.token(t, "worker"), c.token(t, "ingest"), c.token(t, "edge")
 	operator := c.Secret(t, "consul.operator")
 	for _, q := range []struct {
@@ -67,9 +68,18 @@ func (c *cluster) accessControl(t *testing.T) {
 		{"an ingest agent", ingest, "PUT", edit, register("origin"), 403, "", ""},
 		{"an edge", edge, "GET", "/v1/health/service/router", "", 200, "", `"Port"`},
 		{"an edge", edge, "GET", origins, "", 200, "[]", ""},
-		{"a Nomad client", client, "PUT", edit, register("origin"), 403, "", ""},
-		{"a Nomad client", client, "PUT", edit, register("mediamtx"), 403, "", ""},
-		{"a Nomad client", client, "PUT", "/v1/kv/x", "x", 403, "", ""},
+		{"w1's Nomad", client, "PUT", edit, register("origin"), 403, "", ""},
+		{"w1's Nomad", client, "PUT", edit, register("mediamtx"), 403, "", ""},
+		{"w1's Nomad", client, "PUT", edit, register("redis-state"), 403, "", ""},
+		{"w1's Nomad", client, "PUT", edit, register("redis-live"), 403, "", ""},
+		{"w1's Nomad", client, "PUT", edit, register("api"), 403, "", ""},
+		{"w1's Nomad", client, "PUT", edit, register("router"), 403, "", ""},
+		{"w1's Nomad", client, "PUT", edit, register("worker"), 200, "", ""},
+		{"w1's Nomad", client, "PUT", "/v1/agent/service/deregister/test-worker", "", 200, "", ""},
+		{"w1's Nomad", client, "PUT", edit, register("edge"), 200, "", ""},
+		{"w1's Nomad", client, "PUT", "/v1/agent/service/deregister/test-edge", "", 200, "", ""},
+		{"w1's Nomad", client, "PUT", "/v1/kv/x", "x", 403, "", ""},
+		{"a server's Nomad", server, "PUT", edit, register("worker"), 403, "", ""},
 		{"people", operator, "GET", services, "", 200, "", `"origin"`},
 		{"people", operator, "PUT", edit, register("origin"), 403, "", ""},
 		{"people", operator, "GET", "/v1/acl/tokens", "", 403, "", ""},

@@ -10,7 +10,7 @@ variable "datacenters" {
 }
 
 variable "role" {
-  description = "Run only on nodes whose metadata dionysia names this: provision.sh installs nginx there; empty is any node."
+  description = "Run only on nodes whose metadata dionysia names this: provision.sh installs nginx there; empty is any node, but a node's Nomad takes an edge out of Consul only with the role edge."
   type        = string
   default     = "edge"
 }

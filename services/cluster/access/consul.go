@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"sort"
 	"strings"
@@ -20,6 +23,12 @@ const prefix = "dionysia-"
 
 // agentOf begins the description of an agent's token.
 const agentOf = "agent of "
+
+// clientAt begins the description of the token of a host's Nomad client.
+const clientAt = "Nomad's client on "
+
+// sharedClient describes the token that older versions gave all of Nomad's clients.
+const sharedClient = "Nomad's clients"
 
 func (a *applier) read(ctx context.Context) *api.QueryOptions {
 	return (&api.QueryOptions{RequireConsistent: true}).WithContext(ctx)
@@ -122,14 +131,20 @@ func (a *applier) consulRoles(ctx context.Context) error {
 // that the hosts have.
 func (a *applier) consulTokens(ctx context.Context) error {
 	tokens := map[string]*api.ACLToken{
-		"consul.dns":          {Description: "DNS of every agent", TemplatedPolicies: []*api.ACLTemplatedPolicy{{TemplateName: api.ACLTemplatedPolicyDNSName}}},
-		"consul.nomad.server": {Description: "Nomad's servers", Policies: links("nomad-client", "nomad-server")},
-		"consul.nomad.client": {Description: "Nomad's clients", Policies: links("nomad-client")},
-		"consul.operator":     {Description: "people", Policies: links("operator")},
+		"consul.dns":      {Description: "DNS of every agent", TemplatedPolicies: []*api.ACLTemplatedPolicy{{TemplateName: api.ACLTemplatedPolicyDNSName}}},
+		keys.NomadServer:  {Description: "Nomad's servers", Policies: links(append(clientPolicies(a.Keys.Servers()...), "nomad-server")...)},
+		"consul.operator": {Description: "people", Policies: links("operator")},
 	}
 	for _, h := range a.Keys.Hosts {
 		tokens["consul.agent."+h.Name] = &api.ACLToken{Description: agentOf + h.Name,
 			NodeIdentities: []*api.ACLNodeIdentity{{NodeName: h.Name, Datacenter: a.Keys.Datacenter}}}
+		if !h.Server {
+			tokens[keys.NomadClient(h.Name)] = &api.ACLToken{Description: a.clientOf(h.Name), Policies: links(clientPolicies(h)...)}
+		}
+	}
+	// Hosts of an older cluster use it until they have their own.
+	if a.sharedLeft() {
+		tokens[keys.SharedNomadClient] = &api.ACLToken{Description: sharedClient, Policies: links(clientPolicies(a.Keys.Hosts...)...)}
 	}
 	for _, name := range sorted(tokens) {
 		if err := a.consulToken(ctx, name, tokens[name]); err != nil {
@@ -161,25 +176,79 @@ func (a *applier) consulToken(ctx context.Context, name string, want *api.ACLTok
 	return err
 }
 
+// clientPolicies are those of a Nomad client that runs on each of the hosts: it may
+// write their roles' services, and no other's. Of a role that this program does not
+// know it may write none.
+func clientPolicies(hosts ...keys.Host) []string {
+	list := []string{"nomad-client"}
+	for _, role := range keys.Roles() {
+		if slices.ContainsFunc(hosts, func(h keys.Host) bool { return slices.Contains(h.Roles, role) }) {
+			list = append(list, "nomad-client-"+role)
+		}
+	}
+	return list
+}
+
+// clientOf describes the token of a host's Nomad client. Several datacenters may
+// share one Consul's tokens.
+func (a *applier) clientOf(host string) string { return clientAt + host + " in " + a.Keys.Datacenter }
+
 // tokensOfNoHost takes the tokens away from agents whose hosts are no longer in
-// the cluster.
+// the cluster, and the one that all of Nomad's clients had once its file is gone.
 func (a *applier) tokensOfNoHost(ctx context.Context) error {
 	list, _, err := a.consul.ACL().TokenList(a.read(ctx))
 	if err != nil {
 		return fmt.Errorf("listing Consul's tokens: %w", err)
 	}
 	for _, t := range list {
-		name, ok := strings.CutPrefix(t.Description, agentOf)
-		if !ok || len(t.NodeIdentities) != 1 || t.NodeIdentities[0].NodeName != name || t.NodeIdentities[0].Datacenter != a.Keys.Datacenter ||
-			slices.ContainsFunc(a.Keys.Hosts, func(h keys.Host) bool { return h.Name == name }) {
+		name := a.ofNoHost(t)
+		if name == "" {
 			continue
 		}
 		if _, err := a.consul.ACL().TokenDelete(t.AccessorID, a.write(ctx)); err != nil {
-			return fmt.Errorf("taking the token of %s away: %w", name, err)
+			return fmt.Errorf("taking the token %s away: %w", name, err)
 		}
-		a.Removed = append(a.Removed, "Consul token consul.agent."+name)
+		a.Removed = append(a.Removed, "Consul token "+name)
 	}
 	return nil
+}
+
+// ofNoHost is the name of a token's secret if init made it for what the cluster no
+// longer has; otherwise it is empty.
+func (a *applier) ofNoHost(t *api.ACLTokenListEntry) string {
+	if name, ok := strings.CutPrefix(t.Description, agentOf); ok {
+		if len(t.NodeIdentities) == 1 && t.NodeIdentities[0].NodeName == name && t.NodeIdentities[0].Datacenter == a.Keys.Datacenter && a.host(name) == nil {
+			return "consul.agent." + name
+		}
+		return ""
+	}
+	if !slices.ContainsFunc(t.Policies, func(l *api.ACLLink) bool { return l.Name == prefix+"nomad-client" }) {
+		return ""
+	}
+	if t.Description == sharedClient && !a.sharedLeft() {
+		return keys.SharedNomadClient
+	}
+	name := strings.TrimSuffix(strings.TrimPrefix(t.Description, clientAt), " in "+a.Keys.Datacenter)
+	if h := a.host(name); t.Description == a.clientOf(name) && (h == nil || h.Server) {
+		return keys.NomadClient(name)
+	}
+	return ""
+}
+
+// sharedLeft says that hosts may still use the token of all of Nomad's clients: its
+// file is there.
+func (a *applier) sharedLeft() bool {
+	_, err := os.Stat(filepath.Join(a.Keys.Dir, keys.SharedNomadClient))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// host returns the cluster's host of that name, nil if it has none.
+func (a *applier) host(name string) *keys.Host {
+	i := slices.IndexFunc(a.Keys.Hosts, func(h keys.Host) bool { return h.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return &a.Keys.Hosts[i]
 }
 
 // sameRights compares what ours grant.

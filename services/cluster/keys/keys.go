@@ -8,8 +8,8 @@
 //	consul.operator            people's, to look,
 //	consul.agent.HOST          a host's Consul agent's,
 //	consul.dns                 what every agent answers DNS by,
-//	consul.nomad.server        Nomad's servers' and clients',
-//	consul.nomad.client
+//	consul.nomad.server        Nomad's servers',
+//	consul.nomad.client.HOST   a host's Nomad client's
 //	nomad.token              all rights in Nomad
 //	cluster.secret           what Dionysia's roles sign with
 //	admin.token              of the api
@@ -64,6 +64,17 @@ type Report struct {
 	Notes         []string
 	Cluster       *Cluster
 }
+
+// NomadServer is the secret of all of Nomad's servers for Consul: who has one of
+// them has what Consul's server beside it holds.
+const NomadServer = "consul.nomad.server"
+
+// NomadClient is the secret of a host's Nomad for Consul, where no server runs.
+func NomadClient(host string) string { return "consul.nomad.client." + host }
+
+// SharedNomadClient was the secret of all of Nomad's clients. It is made no more;
+// where it is there, hosts may still use it.
+const SharedNomadClient = "consul.nomad.client"
 
 // Init makes what is missing in the folder. It may be run again at any time,
 // also after a run that was cut off.
@@ -159,13 +170,16 @@ func makeAll(f *folder, c *Cluster, o Options) (notes []string, err error) {
 		notes = append(notes, fmt.Sprintf("no host has these roles, and their jobs find no node until one has, by --host: %s", strings.Join(roles, ", ")))
 	}
 	for _, name := range f.gone(c.Hosts) {
-		notes = append(notes, fmt.Sprintf("hosts/%s and consul.agent.%s are of no host of this cluster; bootstrap takes its token away, the files are yours to remove", name, name))
+		notes = append(notes, fmt.Sprintf("hosts/%s, consul.agent.%s and consul.nomad.client.%s are of no host of this cluster; bootstrap takes its tokens away, the files are yours to remove", name, name, name))
+	}
+	if _, err := os.Stat(filepath.Join(f.dir, SharedNomadClient)); err == nil {
+		notes = append(notes, SharedNomadClient+" is of an older version, which gave all of Nomad's clients one token; each has its own now: run bootstrap, bring all hosts their files, restart Nomad there, then remove this file and run bootstrap again")
 	}
 	return notes, nil
 }
 
 // shared are the secrets that hosts' files have.
-type shared struct{ consulGossip, nomadGossip, dns, nomadServer, nomadClient string }
+type shared struct{ consulGossip, nomadGossip, dns, nomadServer string }
 
 func makeSecrets(f *folder) (s shared, err error) {
 	for _, w := range []struct {
@@ -176,8 +190,7 @@ func makeSecrets(f *folder) (s shared, err error) {
 		{"consul.gossip", gossip, &s.consulGossip},
 		{"nomad.gossip", gossip, &s.nomadGossip},
 		{"consul.dns", token, &s.dns},
-		{"consul.nomad.server", token, &s.nomadServer},
-		{"consul.nomad.client", token, &s.nomadClient},
+		{NomadServer, token, &s.nomadServer},
 		{"consul.management", token, nil},
 		{"consul.operator", token, nil},
 		{"nomad.token", token, nil},
@@ -201,9 +214,11 @@ func makeHost(issue *issuer, consul, nomad *authority, s shared, p part) (end ti
 	if p.Agent, err = issue.secret("consul.agent."+p.Name, token); err != nil {
 		return end, err
 	}
-	p.DNS, p.Kind, p.NomadsToken = s.dns, "client", s.nomadClient
+	p.DNS, p.Kind = s.dns, "client"
 	if p.Server {
 		p.Kind, p.NomadsToken = "server", s.nomadServer
+	} else if p.NomadsToken, err = issue.secret(NomadClient(p.Name), token); err != nil {
+		return end, err
 	}
 	for _, program := range []struct {
 		name, domain, gossip, hcl string

@@ -84,7 +84,7 @@ func isSecret(name string) bool {
 
 func TestInitMakesWhatIsMissingAndKeepsTheRest(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "keys")
-	first := mustInit(t, dir, keys.Options{Hosts: hosts(t, "s1=10.0.0.1,server,redis,api", "w1=10.0.0.4,worker,router")})
+	first := mustInit(t, dir, keys.Options{Hosts: hosts(t, "s1=10.0.0.1,server,redis,api", "w1=10.0.0.4,worker,router", "w2=10.0.0.5,worker")})
 	was := contents(t, dir)
 	if len(first.Made) != len(was) || first.Kept != 0 || len(first.Changed) != 0 {
 		t.Errorf("made %d, changed %v, kept %d of %d files", len(first.Made), first.Changed, first.Kept, len(was))
@@ -99,7 +99,7 @@ func TestInitMakesWhatIsMissingAndKeepsTheRest(t *testing.T) {
 		}
 	})
 	t.Run("hosts share nothing but what all need", func(t *testing.T) {
-		for _, secret := range []string{"consul.management", "consul.operator", "nomad.token", "cluster.secret", "admin.token", "redis.password", "consul.agent.s1", "consul.nomad.server", "nomad.gossip"} {
+		for _, secret := range []string{"consul.management", "consul.operator", "nomad.token", "cluster.secret", "admin.token", "redis.password", "consul.agent.s1", "consul.nomad.server", "consul.nomad.client.w2", "nomad.gossip"} {
 			for name, text := range was {
 				if strings.HasPrefix(name, "hosts/w1/") && strings.Contains(text, strings.TrimSpace(was[secret])) {
 					t.Errorf("%s has %s", name, secret)
@@ -108,14 +108,14 @@ func TestInitMakesWhatIsMissingAndKeepsTheRest(t *testing.T) {
 		}
 	})
 	t.Run("one host more", func(t *testing.T) {
-		r := mustInit(t, dir, keys.Options{Hosts: hosts(t, "w2=10.0.0.5,worker")})
+		r := mustInit(t, dir, keys.Options{Hosts: hosts(t, "w3=10.0.0.6,worker")})
 		is := contents(t, dir)
 		for name, text := range was {
 			if isSecret(name) && is[name] != text {
 				t.Errorf("%s was written over", name)
 			}
 		}
-		if len(r.Changed) != 1 || len(is) != len(was)+10 {
+		if len(r.Changed) != 1 || len(is) != len(was)+11 {
 			t.Errorf("changed %v; %d files after %d", r.Changed, len(is), len(was))
 		}
 	})
@@ -136,8 +136,26 @@ func TestInitMakesWhatIsMissingAndKeepsTheRest(t *testing.T) {
 	})
 	t.Run("a host less", func(t *testing.T) {
 		r := mustInit(t, dir, keys.Options{Remove: []string{"w2"}})
-		if len(r.Notes) != 2 || !strings.HasSuffix(r.Notes[0], ": ingest") || !strings.Contains(r.Notes[1], "hosts/w2") || len(r.Cluster.Hosts) != 4 {
+		if len(r.Notes) != 2 || !strings.HasSuffix(r.Notes[0], ": ingest") || !strings.Contains(r.Notes[1], "hosts/w2") || len(r.Cluster.Hosts) != 5 {
 			t.Errorf("says %v, hosts %v", r.Notes, r.Cluster.Hosts)
+		}
+	})
+	t.Run("a token for each Nomad client", func(t *testing.T) {
+		is := contents(t, dir)
+		for host, secret := range map[string]string{"s1": keys.NomadServer, "w1": keys.NomadClient("w1"), "w3": keys.NomadClient("w3")} {
+			if hcl := is["hosts/"+host+"/nomad.d/host.hcl"]; is[secret] == "" || !strings.Contains(hcl, `token = "`+strings.TrimSpace(is[secret])+`"`) {
+				t.Errorf("%s has not %s: %s", host, secret, hcl)
+			}
+		}
+		if is[keys.NomadClient("w1")] == is[keys.NomadClient("w3")] || is[keys.NomadClient("s1")] != "" || is[keys.SharedNomadClient] != "" {
+			t.Error("clients share a token, or a server has one of its own")
+		}
+		// An older version's folder.
+		if err := os.WriteFile(filepath.Join(dir, keys.SharedNomadClient), []byte("00000000-0000-4000-8000-000000000000"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if r := mustInit(t, dir, keys.Options{}); len(r.Notes) != 2 || !strings.Contains(r.Notes[1], "then remove this file") {
+			t.Errorf("says %v", r.Notes)
 		}
 	})
 }

@@ -79,30 +79,26 @@ const SharedNomadClient = "consul.nomad.client"
 // Init makes what is missing in the folder. It may be run again at any time,
 // also after a run that was cut off.
 //
-// What can't be is an error that wraps ErrInput, and nothing is written then.
+// What can't be is an error that wraps ErrInput, and nothing is written then. Runs
+// at once wait for each other; one that waits too long gives an ErrBusy.
 func Init(dir string, o Options) (*Report, error) {
-	was, err := readCluster(dir)
-	if err != nil {
-		return nil, err
-	}
 	if o.Days == 0 {
 		o.Days = DefaultDays
 	}
-	if o.Days < 1 || o.Days > maxDays {
-		return nil, invalid("days: %d is not from 1 to %d", o.Days, maxDays)
-	}
-	if was == nil && len(o.Hosts) == 0 {
-		return nil, invalid("hosts: none, and there is no cluster in %s yet: name the hosts, as in --host s1=10.0.0.1,server", dir)
-	}
-	was, err = without(was, o.Remove)
-	if err != nil {
-		return nil, err
-	}
-	c, err := merge(was, o)
-	if err != nil {
+	if _, err := plan(dir, o); err != nil {
 		return nil, err
 	}
 	if err := private(dir); err != nil {
+		return nil, err
+	}
+	unlock, err := lock(dir, lockLimit)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	// Another run may have changed the cluster meanwhile.
+	c, err := plan(dir, o)
+	if err != nil {
 		return nil, err
 	}
 	f := &folder{dir: dir}
@@ -122,6 +118,25 @@ func Init(dir string, o Options) (*Report, error) {
 	}
 	r.Made, r.Changed, r.Kept = f.made, f.changed, f.kept
 	return r, nil
+}
+
+// plan is the cluster that is asked for, after what is in the folder.
+func plan(dir string, o Options) (*Cluster, error) {
+	was, err := readCluster(dir)
+	if err != nil {
+		return nil, err
+	}
+	if o.Days < 1 || o.Days > maxDays {
+		return nil, invalid("days: %d is not from 1 to %d", o.Days, maxDays)
+	}
+	if was == nil && len(o.Hosts) == 0 {
+		return nil, invalid("hosts: none, and there is no cluster in %s yet: name the hosts, as in --host s1=10.0.0.1,server", dir)
+	}
+	was, err = without(was, o.Remove)
+	if err != nil {
+		return nil, err
+	}
+	return merge(was, o)
 }
 
 func without(c *Cluster, names []string) (*Cluster, error) {

@@ -2,6 +2,7 @@ package clusterkit
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -28,7 +29,9 @@ func (c *Cluster) Nomad(t kit.T) *api.Client {
 // NomadCommand runs Nomad's own command on the host server, as an operator would.
 func (c *Cluster) NomadCommand(t kit.T, args ...string) {
 	t.Helper()
-	c.Run(t, append([]string{"on", "server", "env", "NOMAD_TOKEN=" + c.Secret(t, "nomad.token"), kit.Part(t, "DIONYSIA_NOMAD", "nomad")}, args...)...)
+	// By the environment: everybody on this machine may read command lines. cluster.sh passes no such variable on.
+	withToken := []string{"on", "server", "sh", "-c", `NOMAD_TOKEN=$(cat "$0") && export NOMAD_TOKEN && exec "$@"`, filepath.Join(c.Dir, "secrets", "nomad.token")}
+	c.Run(t, append(append(withToken, kit.Part(t, "DIONYSIA_NOMAD", "nomad")), args...)...)
 }
 
 // Node returns the id of a host's Nomad node.

@@ -21,7 +21,7 @@ type ClusterBootstrapCmd struct {
 func (ClusterBootstrapCmd) Help() string {
 	return `It gives Consul and Nomad their management tokens, Consul its policies, roles and tokens, has Consul take Nomad's word for its workloads, gives jobs their policies in Nomad, and puts each job's secrets into Nomad's variables. Run it again after init has added or removed hosts, and with each new version: it writes only what differs.
 
-The agents' HTTP is on loopback unless the cluster has HTTPS: run it on a server, or reach one with ssh -L 8500:127.0.0.1:8500 -L 4646:127.0.0.1:4646.`
+The agents' HTTP is on loopback unless the cluster has HTTPS: run it on a server, or reach one with ssh -L 8500:127.0.0.1:8500 -L 4646:127.0.0.1:4646. Another host's http:// is refused: the management tokens would go there in clear.`
 }
 
 // Run applies access control and says what it did.

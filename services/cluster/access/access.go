@@ -175,6 +175,12 @@ func (a *applier) consulClient() (*consulapi.Client, error) {
 	case os.Getenv(consulapi.HTTPAddrEnvName) == "" && a.Keys.HTTPS:
 		conf.Address = "https://" + net.JoinHostPort(a.Keys.Servers()[0].IP.String(), "8501")
 	}
+	// Consul's client speaks TLS to any address once CONSUL_HTTP_SSL asks for it.
+	if conf.Scheme != "https" {
+		if err := private("Consul", "--consul", "CONSUL_HTTP_ADDR", conf.Address); err != nil {
+			return nil, err
+		}
+	}
 	conf.Token, conf.TokenFile = token, ""
 	if conf.TLSConfig.CAFile == "" && conf.TLSConfig.CAPath == "" {
 		conf.TLSConfig.CAFile = filepath.Join(a.Keys.Dir, "consul.ca.pem")
@@ -202,6 +208,9 @@ func (a *applier) nomadClient() (*nomadapi.Client, error) {
 		conf.Address = a.Nomad
 	case os.Getenv("NOMAD_ADDR") == "" && a.Keys.HTTPS:
 		conf.Address = "https://" + net.JoinHostPort(a.Keys.Servers()[0].IP.String(), "4646")
+	}
+	if err := private("Nomad", "--nomad", "NOMAD_ADDR", conf.Address); err != nil {
+		return nil, err
 	}
 	conf.SecretID = token
 	if conf.TLSConfig.CACert == "" && conf.TLSConfig.CAPath == "" {

@@ -53,3 +53,10 @@ func TestNewest(t *testing.T) {
 		t.Errorf("of nothing: %d", got)
 	}
 }
+
+func TestLeastAhead(t *testing.T) {
+	r := kit.Report{Samples: [][]float64{{1, 0, 0.1}, {2, 1, 5}, {3, 2, 2.5}, {4, 3, 6}}}
+	if got := leastAhead(r, 1); got != 2.5 {
+		t.Errorf("%v, want 2.5", got)
+	}
+}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -26,8 +27,9 @@ const (
 )
 
 // drained is what one drain or restart cost: how long until the next run's first
-// segment was listed, and how long a player stood still, in s.
-type drained struct{ handover, stall float64 }
+// segment was listed, how long a player stood still, and the least that it had
+// left to play, all in s.
+type drained struct{ handover, stall, left float64 }
 
 // drain measures what a viewer sees when the node of a stream's worker is drained,
 // and beside it when the workers' job is stopped and run again without a drain.
@@ -49,26 +51,50 @@ func (b *bench) drain() error {
 		if err != nil {
 			return fmt.Errorf("draining: %w", err)
 		}
-		h.t.Logf("round %d, drain: handover %.2f s, stall %.2f s", n+1, d.handover, d.stall)
+		h.t.Logf("round %d, drain: %s", n+1, d)
 		drains = append(drains, d)
 		if d, err = h.watched(players, stream, h.restartCold); err != nil {
 			return fmt.Errorf("restarting: %w", err)
 		}
-		h.t.Logf("round %d, cold restart: handover %.2f s, stall %.2f s", n+1, d.handover, d.stall)
+		h.t.Logf("round %d, cold restart: %s", n+1, d)
 		colds = append(colds, d)
 	}
-	column := func(list []drained, of func(drained) float64) (out []float64) {
-		for _, d := range list {
-			out = append(out, of(d))
-		}
-		return out
+	for _, f := range []struct {
+		name string
+		of   func(drained) float64
+	}{
+		{"handover_seconds", func(d drained) float64 { return d.handover }},
+		{"stall_seconds", func(d drained) float64 { return d.stall }},
+		{"least_buffer_seconds", func(d drained) float64 { return d.left }},
+	} {
+		b.addMedian("drain_"+f.name, column(drains, f.of))
+		b.addMedian("cold_restart_"+f.name, column(colds, f.of))
 	}
-	handover, stall := func(d drained) float64 { return d.handover }, func(d drained) float64 { return d.stall }
-	b.addMedian("drain_handover_seconds", column(drains, handover))
-	b.addMedian("cold_restart_handover_seconds", column(colds, handover))
-	b.addMedian("drain_stall_seconds", column(drains, stall))
-	b.addMedian("cold_restart_stall_seconds", column(colds, stall))
 	return nil
+}
+
+// String says it in words.
+func (d drained) String() string {
+	return fmt.Sprintf("handover %.2f s, stall %.2f s, %.2f s left in the buffer at least", d.handover, d.stall, d.left)
+}
+
+func column(list []drained, of func(drained) float64) (out []float64) {
+	for _, d := range list {
+		out = append(out, of(d))
+	}
+	return out
+}
+
+// leastAhead returns the least that a player had buffered ahead, in s, of the
+// samples since the nth; each second has one.
+func leastAhead(r kit.Report, n int) float64 {
+	least := math.Inf(1)
+	for _, s := range r.Samples[min(n, len(r.Samples)):] {
+		if len(s) == 3 { // wall clock, currentTime, ahead
+			least = min(least, s[2])
+		}
+	}
+	return least
 }
 
 // watched does something to the stream's worker while hls.js plays the stream by
@@ -117,7 +143,7 @@ func (h *hosts) watched(players *kit.PlayerServer, stream string, do func(worker
 	if len(report.Fatal) > 0 || report.Stuck > 1 {
 		return d, fmt.Errorf("the player has not played on: %s", report)
 	}
-	d.stall = report.StallSeconds()
+	d.stall, d.left = report.StallSeconds(), leastAhead(report, len(before.Samples))
 	return d, after()
 }
 

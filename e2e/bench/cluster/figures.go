@@ -30,10 +30,12 @@ func known() []figure {
 	return append(list,
 		figure{"writes", "consul_writes_per_stream_start", "1", "0"},
 		figure{"writes", "consul_writes_per_stream_start_naive", "1", "-"},
-		figure{"drain", "drain_handover_seconds", "s", "-"},
+		figure{"drain", "drain_handover_seconds", "s", "<cold restart"},
 		figure{"drain", "cold_restart_handover_seconds", "s", "-"},
 		figure{"drain", "drain_stall_seconds", "s", "<cold restart"},
 		figure{"drain", "cold_restart_stall_seconds", "s", "-"},
+		figure{"drain", "drain_least_buffer_seconds", "s", ">cold restart"},
+		figure{"drain", "cold_restart_least_buffer_seconds", "s", "-"},
 		figure{"start", "first_segment_after_job_run_seconds", "s", "-"},
 		figure{"start", "first_segment_after_all_jobs_run_seconds", "s", "-"},
 	)

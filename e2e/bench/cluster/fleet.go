@@ -10,12 +10,11 @@ import (
 
 	"github.com/dionysia-dev/dionysia/e2e/bench/harness"
 	"github.com/dionysia-dev/dionysia/internal/testkit"
+	"github.com/dionysia-dev/dionysia/services/capacity"
 	"github.com/dionysia-dev/dionysia/services/discovery"
 	"github.com/dionysia-dev/dionysia/services/placement"
 	"github.com/dionysia-dev/dionysia/services/store"
 	"github.com/dionysia-dev/dionysia/services/stream"
-
-	"github.com/dionysia-dev/dionysia/services/capacity"
 )
 
 // fleet is a Redis with many streams and a Consul with many origins.
@@ -94,12 +93,15 @@ func (f *fleet) grow(t *harness.T, n int) error {
 	return nil
 }
 
+// perCard is how many streams share a card: a commit adds up what its card holds.
+const perCard = 16
+
 func (f *fleet) place(ctx context.Context, n int) error {
 	p, _ := stream.Builtin("360p")
-	id := streamID(n)
+	id, card := streamID(n), fmt.Sprintf("gpu-%04d", n/f.origins/perCard)
 	epoch, err := f.store.Commit(ctx, store.Proposal{ExpectEpoch: f.epochs[n],
-		Placement: stream.Placement{Stream: id, Broadcast: "b-" + id, Worker: originID(f.of(n)), Device: capacity.ResourceCPU, Boot: "boot",
-			Reserved: []stream.Reservation{{Resource: capacity.ResourceCPU, Amount: 1}}, State: stream.PlacementPlaced, Profile: p},
+		Placement: stream.Placement{Stream: id, Broadcast: "b-" + id, Worker: originID(f.of(n)), Device: card, Boot: "boot",
+			Reserved: []stream.Reservation{{Resource: card, Amount: 1}}, State: stream.PlacementPlaced, Profile: p},
 		Limits: []capacity.Limit{{Limit: placement.Unbounded}}})
 	f.epochs[n] = epoch
 	return err

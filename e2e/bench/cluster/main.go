@@ -58,6 +58,10 @@ func main() {
 	flag.StringVar(&o.only, "only", "", "run only the parts whose names contain one of these, separated by commas: dns, writes, drain, start")
 	flag.Usage = usage
 	flag.Parse()
+	if most := slices.Max(sizes()); o.streams < most || o.rate < 1 || o.rounds < 1 || o.window <= 0 {
+		fmt.Fprintf(os.Stderr, "-streams must be %d at least, -rate and -rounds 1, -window above 0\n", most)
+		os.Exit(2)
+	}
 	b := &bench{options: o, t: harness.NewT("bench-cluster")}
 	os.Exit(b.all())
 }

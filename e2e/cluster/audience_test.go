@@ -47,7 +47,8 @@ func (c *cluster) gather(t *testing.T, stream string) *audience {
 	c.Placement(t, stream, "")
 	master := c.At(1) + "/live/" + stream + "/master.m3u8"
 	a.watch = kit.WatchHLS(t, master, goesLive)
-	a.watch.WaitSegments(t, 3, goesLive)
+	// A player that comes when less than hold_back is listed starts with less, and stays so.
+	a.watch.WaitSegments(t, 9, goesLive)
 	return a
 }
 

@@ -255,10 +255,11 @@ func (a *agents) others(t *testing.T) {
 	}
 }
 
-// TestNobodyThere shows that a wait has an end, and says what was waited for.
-func TestNobodyThere(t *testing.T) {
+// oneServer returns the keys of a cluster of one server at ip.
+func oneServer(t *testing.T, ip string) *keys.Folder {
+	t.Helper()
 	dir := filepath.Join(t.TempDir(), "keys")
-	h, err := keys.ParseHost("s1=127.0.0.1,server")
+	h, err := keys.ParseHost("s1=" + ip + ",server")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -269,9 +270,15 @@ func TestNobodyThere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return folder
+}
+
+// TestNobodyThere shows that a wait has an end, and says what was waited for.
+func TestNobodyThere(t *testing.T) {
+	folder := oneServer(t, "127.0.0.1")
 	var said []string
 	o := access.Options{Keys: folder, Consul: "http://127.0.0.1:1", Nomad: "http://127.0.0.1:1", Timeout: time.Second, Say: func(s string) { said = append(said, s) }}
-	_, err = access.Apply(t.Context(), o)
+	_, err := access.Apply(t.Context(), o)
 	if err == nil || !strings.Contains(err.Error(), "waited 1s for Consul at http://127.0.0.1:1") || len(said) != 1 {
 		t.Errorf("%v; said %q", err, said)
 	}

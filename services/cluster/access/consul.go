@@ -76,12 +76,12 @@ func unknown(err error) bool {
 }
 
 func (a *applier) consulPolicies(ctx context.Context) error {
-	rules, err := consul.Policies()
+	policies, err := rules(consul.Policies)
 	if err != nil {
 		return err
 	}
-	for _, name := range sorted(rules) {
-		want := &api.ACLPolicy{Name: prefix + name, Rules: rules[name]}
+	for _, name := range sorted(policies) {
+		want := &api.ACLPolicy{Name: prefix + name, Rules: policies[name]}
 		is, _, err := a.consul.ACL().PolicyReadByName(want.Name, a.read(ctx))
 		switch {
 		case err != nil:

@@ -52,12 +52,12 @@ func (a *applier) bootstrapNomad(ctx context.Context) error {
 // nomadPolicies gives jobs' own identities what they may do in Nomad, beside
 // reading their variables.
 func (a *applier) nomadPolicies(ctx context.Context) error {
-	rules, err := nomad.Policies()
+	policies, err := rules(nomad.Policies)
 	if err != nil {
 		return err
 	}
-	for _, job := range sorted(rules) {
-		want := &api.ACLPolicy{Name: prefix + job, Description: "the job " + job, Rules: rules[job],
+	for _, job := range sorted(policies) {
+		want := &api.ACLPolicy{Name: prefix + job, Description: "the job " + job, Rules: policies[job],
 			JobACL: &api.JobACL{Namespace: namespace, JobID: job}}
 		is, _, err := a.nomad.ACLPolicies().Info(want.Name, (&api.QueryOptions{}).WithContext(ctx))
 		note := a.changed

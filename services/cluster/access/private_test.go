@@ -2,30 +2,17 @@ package access_test
 
 import (
 	"errors"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/dionysia-dev/dionysia/services/cluster/access"
-	"github.com/dionysia-dev/dionysia/services/cluster/keys"
 )
 
 // TestManagementTokensDontGoInClear names addresses at which nobody answers: what is
 // not refused at once is waited for, until the end of a moment.
 func TestManagementTokensDontGoInClear(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "keys")
-	h, err := keys.ParseHost("s1=10.0.0.1,server")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := keys.Init(dir, keys.Options{Hosts: []keys.Host{h}, Now: time.Now()}); err != nil {
-		t.Fatal(err)
-	}
-	folder, err := keys.Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	folder := oneServer(t, "10.0.0.1")
 	const here = "http://127.0.0.1:1"
 	for name, c := range map[string]struct {
 		consul, nomad string

@@ -204,13 +204,4 @@ func (r *Router) knowsRoute() bool {
 }
 
 // pause waits for d and reports whether the router still runs.
-func (r *Router) pause(d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-r.ctx.Done():
-		return false
-	}
-}
+func (r *Router) pause(d time.Duration) bool { return r.pauseFor(nil, d) }

@@ -25,7 +25,7 @@ type ClusterFlags struct {
 	ConsulTokenFile string `name:"consul-token-file" env:"CONSUL_HTTP_TOKEN_FILE" type:"path" placeholder:"FILE" help:"File with the Consul ACL token; CONSUL_HTTP_TOKEN unless given. It needs node:read and service:read."`
 }
 
-func (f *ClusterFlags) nomad() (overview.NomadClient, error) {
+func (f *ClusterFlags) nomad() (*nomad.Client, error) {
 	if f.NomadAddr == nomad.Off {
 		return nil, nil
 	}

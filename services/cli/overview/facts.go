@@ -9,6 +9,7 @@ import (
 	nomad "github.com/hashicorp/nomad/api"
 
 	"github.com/dionysia-dev/dionysia/services/api/wire"
+	ours "github.com/dionysia-dev/dionysia/services/nomad"
 )
 
 // timeout bounds what is asked of one source.
@@ -70,7 +71,7 @@ type Management interface {
 // off.
 type Asked struct {
 	NomadAddress, ConsulAddress, APIAddress string
-	Nomad                                   NomadClient
+	Nomad                                   *ours.Client
 	Consul                                  *consul.Client
 	API                                     Management
 	NomadErr, ConsulErr, APIErr             error

@@ -10,18 +10,14 @@ import (
 	"strings"
 
 	nomad "github.com/hashicorp/nomad/api"
-)
 
-// NomadClient is services/nomad.Client.
-type NomadClient interface {
-	API() *nomad.Client
-	Query(ctx context.Context) (*nomad.QueryOptions, error)
-}
+	ours "github.com/dionysia-dev/dionysia/services/nomad"
+)
 
 // readNomad reads the nodes, and the jobs and allocations of the namespace that
 // NOMAD_NAMESPACE names. Of all namespaces at once Nomad would leave out those that
 // the token may not read, and say nothing.
-func readNomad(ctx context.Context, c NomadClient) (f NomadFacts) {
+func readNomad(ctx context.Context, c *ours.Client) (f NomadFacts) {
 	q, err := c.Query(ctx)
 	if err != nil {
 		f.NodesErr = err
@@ -80,7 +76,7 @@ func queued(j *nomad.JobListStub) (n int) {
 
 // unplaced says what stands against a job's allocations that are queued: what the
 // last evaluation that found no room for all of them says.
-func unplaced(c NomadClient, q *nomad.QueryOptions, job string) string {
+func unplaced(c *ours.Client, q *nomad.QueryOptions, job string) string {
 	evals, _, err := c.API().Jobs().Evaluations(job, q)
 	if err != nil {
 		return "why is unknown: " + err.Error()

@@ -10,16 +10,12 @@ import (
 	"time"
 
 	nomad "github.com/hashicorp/nomad/api"
+
+	ours "github.com/dionysia-dev/dionysia/services/nomad"
 )
 
 // timeout bounds each request.
 const timeout = 5 * time.Second
-
-// Client is services/nomad.Client.
-type Client interface {
-	API() *nomad.Client
-	Query(ctx context.Context) (*nomad.QueryOptions, error)
-}
 
 // awayError says that Nomad did not answer.
 type awayError struct{ err error }
@@ -28,7 +24,7 @@ func (e *awayError) Error() string { return e.err.Error() }
 func (e *awayError) Unwrap() error { return e.err }
 
 // client is a view of Nomad's client.
-type client struct{ Client }
+type client struct{ *ours.Client }
 
 // ask sends a request with the options of a read.
 func (c *client) ask(ctx context.Context, send func(q *nomad.QueryOptions) error) error {

@@ -19,6 +19,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	nomad "github.com/hashicorp/nomad/api"
 
+	ours "github.com/dionysia-dev/dionysia/services/nomad"
 	"github.com/dionysia-dev/dionysia/services/scaling"
 )
 
@@ -63,7 +64,7 @@ type Scaler struct {
 type groupName struct{ job, group string }
 
 // New returns a scaler of these jobs.
-func New(c Client, jobs []string, p scaling.Policy, log hclog.Logger, m *Metrics) *Scaler {
+func New(c *ours.Client, jobs []string, p scaling.Policy, log hclog.Logger, m *Metrics) *Scaler {
 	return &Scaler{view: &client{c}, jobs: jobs, policy: p, interval: interval, log: log.Named("scaling"), m: m, now: time.Now}
 }
 

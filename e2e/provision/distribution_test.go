@@ -3,14 +3,11 @@ package provision
 import (
 	"crypto/sha256"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/dionysia-dev/dionysia/e2e/kit"
 )
@@ -37,7 +34,7 @@ func distributions(t *testing.T) []distribution {
 		mirror = base + "/ubuntu"
 	}
 	mirror = strings.TrimSuffix(mirror, "/")
-	if _, err := download(mirror + "/dists/noble/Release"); err != nil {
+	if _, err := kit.FetchOK(mirror + "/dists/noble/Release"); err != nil {
 		t.Logf("not run in Ubuntu: no mirror of it at %s: %v (DIONYSIA_UBUNTU_MIRROR names one)", mirror, err)
 		return []distribution{own}
 	}
@@ -76,7 +73,7 @@ const (
 // ubuntuKeys returns a file with them: Debian has no package of them.
 func ubuntuKeys(t *testing.T, mirror string) string {
 	t.Helper()
-	deb, err := download(mirror + "/" + ubuntuKeyring)
+	deb, err := kit.FetchOK(mirror + "/" + ubuntuKeyring)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,19 +87,6 @@ func ubuntuKeys(t *testing.T, mirror string) string {
 	}
 	run(t, exec.Command("dpkg-deb", "-x", file, dir))
 	return filepath.Join(dir, "usr/share/keyrings/ubuntu-archive-keyring.gpg")
-}
-
-func download(url string) ([]byte, error) {
-	client := &http.Client{Timeout: time.Minute}
-	resp, err := client.Get(url)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s: %s", url, resp.Status)
-	}
-	return io.ReadAll(io.LimitReader(resp.Body, 8<<20))
 }
 
 // tarball names the root's tarball by what it is made from.

@@ -40,7 +40,7 @@ type Store interface {
 	IngestReports(ctx context.Context) ([]store.IngestReport, error)
 	Reports(ctx context.Context) ([]store.ReportSeen, error)
 	ActiveStreams(ctx context.Context) ([]string, error)
-	States(ctx context.Context, ids []string, broadcast func(id string) bool) ([]store.State, error)
+	States(ctx context.Context, ids []string, broadcast func(id string) bool) (list []store.State, generation string, err error)
 	GetProfile(ctx context.Context, name string) (stream.Profile, error)
 	PutBroadcast(ctx context.Context, b stream.Broadcast) error
 	Placement(ctx context.Context, id string) (stream.Placement, error)

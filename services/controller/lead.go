@@ -217,11 +217,16 @@ func (c *Controller) reconcileAll(ctx context.Context, s *snapshot) {
 		}
 	}
 	for part := range slices.Chunk(ids, chunk) {
-		states, err := c.store.States(ctx, part, func(id string) bool { st := c.streams[id]; return st == nil || !st.loaded })
+		states, generation, err := c.store.States(ctx, part, func(id string) bool { st := c.streams[id]; return st == nil || !st.loaded })
 		if err != nil {
 			c.from = part[0]
 			c.m.errors.Inc()
 			c.log.Warn("not all streams were looked at; the next turn goes on there", "stream", part[0], "error", err)
+			return
+		}
+		if generation != c.state.generation { // what was not found may have been lost
+			c.from, s.holding, s.settling = part[0], true, true
+			c.log.Warn("Redis state was replaced while streams were looked at; the next turn goes on there", "stream", part[0])
 			return
 		}
 		for i, id := range part {

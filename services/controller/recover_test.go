@@ -82,12 +82,16 @@ func TestStateGoesBack(t *testing.T) {
 	}
 	f.runs("w1", map[string]uint64{"show": 4})
 
-	must(t, c.FlushAll(ctx).Err())
-	for k, v := range copied {
-		if !contains(k, ":report:") && !contains(k, ":lease:") {
-			must(t, c.RestoreReplace(ctx, k, 0, v).Err())
+	_, err := c.TxPipelined(ctx, func(p redis.Pipeliner) error { // at once, as a copy that is loaded is there
+		p.FlushAll(ctx)
+		for k, v := range copied {
+			if !contains(k, ":report:") && !contains(k, ":lease:") {
+				p.RestoreReplace(ctx, k, 0, v)
+			}
 		}
-	}
+		return nil
+	})
+	must(t, err)
 	f.redis.Kill()
 	f.redis.Restart()
 	p := f.placed("show", "a placement above what ran", func(p stream.Placement) bool { return p.Epoch > 1 && isPlaced(p) })

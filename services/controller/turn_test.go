@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hibiken/asynq"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/dionysia-dev/dionysia/internal/testkit"
 	"github.com/dionysia-dev/dionysia/services/capacity"
@@ -24,7 +25,11 @@ import (
 // still is a controller whose loop does not run: the test turns it.
 func still(t testing.TB, change func(*Config, Store) Store) (*Controller, *store.Store) {
 	t.Helper()
-	url := testkit.NewRedis(t).URL(0)
+	return stillOn(t, testkit.NewRedis(t).URL(0), change)
+}
+
+func stillOn(t testing.TB, url string, change func(*Config, Store) Store) (*Controller, *store.Store) {
+	t.Helper()
 	st, err := store.Open(t.Context(), store.Options{StateURL: url})
 	if err != nil {
 		t.Fatal(err)
@@ -55,7 +60,7 @@ type interrupted struct {
 	asked  [][]string
 }
 
-func (s *interrupted) States(ctx context.Context, ids []string, broadcast func(string) bool) ([]store.State, error) {
+func (s *interrupted) States(ctx context.Context, ids []string, broadcast func(string) bool) ([]store.State, string, error) {
 	if s.asked = append(s.asked, ids); len(s.asked) == 2 {
 		s.cancel()
 	}
@@ -70,6 +75,7 @@ func TestTurnGoesOnWhereItStopped(t *testing.T) {
 		stops = &interrupted{Store: s}
 		return stops
 	})
+	must(t, c.watchDatabase(t.Context(), false))
 	s := &snapshot{now: time.Now(), publishing: map[string]publishing{}, active: map[string]bool{}}
 	for i := range 3*chunk - 1 {
 		s.publishing[fmt.Sprintf("s%05d", i)] = publishing{}
@@ -89,6 +95,45 @@ func TestTurnGoesOnWhereItStopped(t *testing.T) {
 	}
 	if slices.Sort(got); !slices.Equal(got, all) {
 		t.Fatalf("%d of %d streams were looked at", len(got), len(all))
+	}
+}
+
+// replaced loses everything before each read of the streams.
+type replaced struct {
+	Store
+	flush func()
+}
+
+func (s *replaced) States(ctx context.Context, ids []string, broadcast func(string) bool) ([]store.State, string, error) {
+	s.flush()
+	return s.Store.States(ctx, ids, broadcast)
+}
+
+// State is replaced in the middle of a turn: what is missing then is no stream that
+// was deleted, and its broadcast goes on.
+func TestStateIsReplacedInATurn(t *testing.T) {
+	url := testkit.NewRedis(t).URL(0)
+	opt, err := redis.ParseURL(url)
+	must(t, err)
+	client := redis.NewClient(opt)
+	defer func() { _ = client.Close() }()
+	var loses *replaced
+	c, st := stillOn(t, url, func(_ *Config, s Store) Store {
+		loses = &replaced{Store: s, flush: func() {}}
+		return loses
+	})
+	ctx := t.Context()
+	must(t, st.CreateStream(ctx, stream.Stream{ID: "show", Profile: "240p", Grace: 15, HoldBack: 12, Window: 60}, "hash"))
+	must(t, st.PutIngestReport(ctx, store.IngestReport{Node: "n1", Boot: "b", Time: time.Now(), RTMP: "127.0.0.1:1935", RTSP: "127.0.0.1:8554",
+		Paths: []store.IngestPath{{Stream: "show", Session: "s", Protocol: "rtmp", Ready: true, Tracks: []string{"H264"}, ReadySince: time.Now()}}}))
+	c.turn(ctx)
+	c.holdUntil = time.Time{}
+	b, err := st.Broadcast(ctx, "show")
+	must(t, err)
+	loses.flush = func() { must(t, client.FlushAll(ctx).Err()) }
+	c.turn(ctx)
+	if s := c.streams["show"]; s == nil || s.broadcast == nil || s.broadcast.ID != b.ID || s.broadcast.State != stream.BroadcastLive {
+		t.Fatalf("the broadcast %s is remembered as %+v", b.ID, s)
 	}
 }
 

@@ -26,10 +26,14 @@ type State struct {
 // which broadcast says so, in one round trip; the answer is in the order of ids.
 // The parts of one stream may be of slightly different moments. Callers with many
 // ids ask for a thousand or so at a time.
-func (s *Store) States(ctx context.Context, ids []string, broadcast func(id string) bool) ([]State, error) {
+//
+// generation is the database's after they were read (see Generation): a caller that
+// knows another must not believe what is missing here.
+func (s *Store) States(ctx context.Context, ids []string, broadcast func(id string) bool) (list []State, generation string, err error) {
 	streams, placements := make([]*redis.SliceCmd, len(ids)), make([]*redis.SliceCmd, len(ids))
 	broadcasts := make([]*redis.StringCmd, len(ids))
-	_, err := s.state.Pipelined(ctx, func(p redis.Pipeliner) error {
+	var read func() string
+	_, err = s.state.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i, id := range ids {
 			streams[i] = p.HMGet(ctx, key("stream", id), "json", "version")
 			placements[i] = p.HMGet(ctx, key("placement", id), placementFields...)
@@ -37,13 +41,14 @@ func (s *Store) States(ctx context.Context, ids []string, broadcast func(id stri
 				broadcasts[i] = p.Get(ctx, key("broadcast", id))
 			}
 		}
+		read = pipeGeneration(ctx, p)
 		return nil
 	})
 	var answered redis.Error // about one of them, that has it too
 	if err != nil && !errors.As(err, &answered) {
-		return nil, fmt.Errorf("reading %d streams and their placements: %w", len(ids), err)
+		return nil, "", fmt.Errorf("reading %d streams and their placements: %w", len(ids), err)
 	}
-	list := make([]State, len(ids))
+	list = make([]State, len(ids))
 	for i, id := range ids {
 		st := &list[i]
 		if v, err := streams[i].Result(); err != nil {
@@ -60,7 +65,7 @@ func (s *Store) States(ctx context.Context, ids []string, broadcast func(id stri
 			st.Broadcast, st.BroadcastErr = decodeBroadcast(id, broadcasts[i])
 		}
 	}
-	return list, nil
+	return list, read(), nil
 }
 
 func decodeBroadcast(id string, c *redis.StringCmd) (stream.Broadcast, error) {

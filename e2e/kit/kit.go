@@ -10,13 +10,14 @@ package kit
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"sync"
 	"time"
+
+	"github.com/dionysia-dev/dionysia/internal/testkit"
 )
 
 // T is the part of testing.TB that the kit needs; the benchmarks bring their
@@ -135,52 +136,15 @@ func Binary(t T) string {
 	return p
 }
 
-// FreePort returns a port of 127.0.0.1 that nothing listens on by TCP or UDP.
-func FreePort() (int, error) {
-	for range 50 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return 0, err
-		}
-		port := l.Addr().(*net.TCPAddr).Port
-		u, err := net.ListenPacket("udp", fmt.Sprintf("127.0.0.1:%d", port))
-		_ = l.Close()
-		if err != nil {
-			continue
-		}
-		_ = u.Close()
-		return port, nil
-	}
-	return 0, fmt.Errorf("no port is free for both TCP and UDP")
-}
+// FreePort returns a port that is this process's alone until its end, for TCP and
+// UDP.
+func FreePort() (int, error) { return FreeBase(1) }
 
-// FreeBase returns the first of n successive free ports, outside the range
-// from which the kernel takes ephemeral ones.
+// FreeBase returns the first of n successive ports, as FreePort does.
 func FreeBase(n int) (int, error) {
-	start := 20000 + (os.Getpid()*37)%8000
-	for base := start; base < 32000-n; base += n {
-		ok := true
-		for p := base; p < base+n && ok; p++ {
-			ok = portFree(p)
-		}
-		if ok {
-			return base, nil
-		}
-	}
-	return 0, fmt.Errorf("no %d successive ports are free from %d on", n, start)
-}
-
-func portFree(p int) bool {
-	addr := fmt.Sprintf(":%d", p)
-	l, err := net.Listen("tcp", addr)
+	c, err := testkit.ClaimPorts(n)
 	if err != nil {
-		return false
+		return 0, err
 	}
-	_ = l.Close()
-	u, err := net.ListenPacket("udp", addr)
-	if err != nil {
-		return false
-	}
-	_ = u.Close()
-	return true
+	return c.First, nil
 }

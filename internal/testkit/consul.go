@@ -48,7 +48,7 @@ func StartConsulWithACL(t testing.TB) (c *Consul, token string) {
 
 func startConsul(t testing.TB, serviceTTL time.Duration, token string) *Consul {
 	t.Helper()
-	ports := consulPorts(t, 4)
+	ports := FreePorts(t, 4)
 	c := &Consul{
 		HTTPAddr: loopback(ports[0]), DNSAddr: loopback(ports[1]),
 		token: token, t: t, binary: Part(t, "DIONYSIA_CONSUL", "consul"),
@@ -120,23 +120,3 @@ func (c *Consul) ready(client *http.Client) error {
 }
 
 func loopback(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
-
-// consulPorts finds ports that are free for both TCP and UDP.
-func consulPorts(t testing.TB, n int) []int {
-	t.Helper()
-	var ports []int
-	for len(ports) < n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatalf("finding a port: %v", err)
-		}
-		defer l.Close()
-		p, err := net.ListenPacket("udp", l.Addr().String())
-		if err != nil {
-			continue
-		}
-		defer p.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-	}
-	return ports
-}

@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 )
@@ -32,20 +31,15 @@ type MediaMTX struct {
 func StartMediaMTX(t testing.TB, config func(MediaMTXPorts) []byte, env ...string) *MediaMTX {
 	t.Helper()
 	m := &MediaMTX{t: t, conf: filepath.Join(t.TempDir(), "mediamtx.yml"), env: env}
-	for attempt := 1; ; attempt++ {
-		p := FreePorts(t, 4)
-		m.Ports = MediaMTXPorts{RTMP: p[0], RTSP: p[1], WebRTC: p[2], API: p[3], SRT: FreeUDPPort(t), ICE: FreeUDPPort(t)}
-		if err := os.WriteFile(m.conf, config(m.Ports), 0o600); err != nil {
-			t.Fatalf("writing the configuration of mediamtx: %v", err)
-		}
-		err := m.start()
-		if err == nil {
-			return m
-		}
-		if attempt == 5 || !strings.Contains(m.proc.Output(), "address already in use") {
-			t.Fatalf("starting mediamtx: %v", err)
-		}
+	p := FreePorts(t, 6)
+	m.Ports = MediaMTXPorts{RTMP: p[0], RTSP: p[1], WebRTC: p[2], API: p[3], SRT: p[4], ICE: p[5]}
+	if err := os.WriteFile(m.conf, config(m.Ports), 0o600); err != nil {
+		t.Fatalf("writing the configuration of mediamtx: %v", err)
 	}
+	if err := m.start(); err != nil {
+		t.Fatalf("starting mediamtx: %v", err)
+	}
+	return m
 }
 
 // Addr returns the loopback address of a port.

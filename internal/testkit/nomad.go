@@ -50,7 +50,7 @@ func StartNomadWithACL(t testing.TB) (n *Nomad, token string) {
 
 func startNomad(t testing.TB, acl bool) *Nomad {
 	t.Helper()
-	ports := consulPorts(t, 3)
+	ports := FreePorts(t, 3)
 	dir := t.TempDir()
 	t.Cleanup(func() { tidy(t, dir) }) // after Nomad's end, before the folder's
 	n := &Nomad{Addr: "http://" + loopback(ports[0]), acl: acl, t: t, binary: Part(t, "DIONYSIA_NOMAD", "nomad"), config: filepath.Join(dir, "nomad.json")}

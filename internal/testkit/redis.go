@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 )
@@ -38,22 +37,17 @@ func NewRedis(t testing.TB) *Redis {
 	r := &Redis{t: t, Password: rand.Text()}
 	dir := t.TempDir()
 	r.conf = filepath.Join(dir, "redis.conf")
-	for attempt := 1; ; attempt++ {
-		port := FreePort(t)
-		r.Addr = fmt.Sprintf("127.0.0.1:%d", port)
-		conf := fmt.Sprintf("bind 127.0.0.1\nport %d\nrequirepass %s\ndir %s\nappendonly yes\nappendfsync always\nsave \"\"\nmaxmemory-policy noeviction\ndaemonize no\n",
-			port, r.Password, dir)
-		if err := os.WriteFile(r.conf, []byte(conf), 0o600); err != nil {
-			t.Fatalf("writing the configuration of Redis: %v", err)
-		}
-		err := r.start()
-		if err == nil {
-			return r
-		}
-		if attempt == 5 || !strings.Contains(r.proc.Output(), "Address already in use") {
-			t.Fatalf("starting redis-server: %v", err)
-		}
+	port := FreePort(t)
+	r.Addr = loopback(port)
+	conf := fmt.Sprintf("bind 127.0.0.1\nport %d\nrequirepass %s\ndir %s\nappendonly yes\nappendfsync always\nsave \"\"\nmaxmemory-policy noeviction\ndaemonize no\n",
+		port, r.Password, dir)
+	if err := os.WriteFile(r.conf, []byte(conf), 0o600); err != nil {
+		t.Fatalf("writing the configuration of Redis: %v", err)
 	}
+	if err := r.start(); err != nil {
+		t.Fatalf("starting redis-server: %v", err)
+	}
+	return r
 }
 
 // URL returns the redis:// URL of a database (0 to 15), with the password.

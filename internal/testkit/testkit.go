@@ -1,5 +1,5 @@
 // Package testkit starts the real parts that tests need (one file per part),
-// finds free ports and waits for conditions. Every process it starts is killed
+// gives each its ports and waits for conditions. Every process it starts is killed
 // when its test ends, also when the test binary itself is killed, and its
 // output is printed when the test fails. A part that is missing fails the test.
 package testkit
@@ -28,40 +28,6 @@ func Part(t testing.TB, env, name string) string {
 		t.Fatalf("%s is needed: set %s or put it on PATH: %v", name, env, err)
 	}
 	return path
-}
-
-// FreePort returns a TCP port of the loopback that was free a moment ago.
-// Whoever listens on it should retry with another one when it has been taken.
-func FreePort(t testing.TB) int {
-	t.Helper()
-	return FreePorts(t, 1)[0]
-}
-
-// FreePorts returns n different ports, free for TCP a moment ago.
-func FreePorts(t testing.TB, n int) []int {
-	t.Helper()
-	ports := make([]int, 0, n)
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatalf("finding a free port: %v", err)
-		}
-		// Held until all are found, so that none is handed out twice.
-		defer func() { _ = l.Close() }()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-	}
-	return ports
-}
-
-// FreeUDPPort returns a UDP port of the loopback that was free a moment ago.
-func FreeUDPPort(t testing.TB) int {
-	t.Helper()
-	c, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatalf("finding a free UDP port: %v", err)
-	}
-	defer func() { _ = c.Close() }()
-	return c.LocalAddr().(*net.UDPAddr).Port
 }
 
 // Eventually calls check every 20 ms until it returns nil, and fails the test

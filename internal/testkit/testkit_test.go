@@ -1,6 +1,7 @@
 package testkit
 
 import (
+	"net"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -47,5 +48,39 @@ func TestFreePortsDiffer(t *testing.T) {
 			t.Fatalf("port %d twice", p)
 		}
 		seen[p] = true
+	}
+}
+
+// A port that nobody listens on stays its claim's, and is not one that the kernel
+// gives to others.
+func TestClaimedPortsAreNobodyElses(t *testing.T) {
+	c, err := ClaimPorts(10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Release()
+	other := &Claim{First: c.First + 9}
+	if other.take(1) {
+		t.Error("a port is claimed twice")
+	}
+	other.Release()
+	for range 100 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p := l.Addr().(*net.TCPAddr).Port; p < min(ephemeral(), highestPort) {
+			t.Errorf("the kernel gives out port %d", p)
+		}
+		_ = l.Close()
+	}
+	taken, err := net.Listen("tcp", loopback(c.First))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	c.Release()
+	if c.take(1) {
+		t.Error("a port on which something listens is claimed")
 	}
 }

@@ -21,13 +21,18 @@ type answers struct {
 	mu    sync.Mutex
 	code  map[string]int
 	asked map[string]int // by method and path
+	lines map[string]int // by method and what was asked for, as it came
+	// injected are the values of a header that no client sends.
+	injected []string
 }
 
 func newAnswers(t *testing.T) *answers {
-	a := &answers{code: map[string]int{}, asked: map[string]int{}}
+	a := &answers{code: map[string]int{}, asked: map[string]int{}, lines: map[string]int{}}
 	a.Server = httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		a.mu.Lock()
 		a.asked[r.Method+" "+r.URL.Path]++
+		a.lines[r.Method+" "+r.RequestURI]++
+		a.injected = append(a.injected, r.Header["X-Injected"]...)
 		code := a.code[r.URL.Path]
 		a.mu.Unlock()
 		if code == 0 {
@@ -176,5 +181,48 @@ func TestEdgeAsksTheNextRouter(t *testing.T) {
 		if got := get(http.MethodGet, fmt.Sprintf("/live/other/seg/e1r1/720p/%d.m4s", n+1)); got != http.StatusOK {
 			t.Errorf("a stream that is: %d", got)
 		}
+	}
+}
+
+// TestEdgeTakesNoArguments shows that what is asked for with arguments is what is
+// asked for without: nobody fills the cache with one segment under many names.
+func TestEdgeTakesNoArguments(t *testing.T) {
+	r := newAnswers(t)
+	base := edgeBefore(t, r)
+	for _, path := range []string{"/live/s/seg/e1r1/720p/1.m4s", "/live/s/720p/index.m3u8", "/live/s/manifest.mpd", "/watch/s", "/assets/watch.js", "/"} {
+		args := []string{"", "?", "?x=1", "?x=2", "?_HLS_msn=7&_HLS_part=0", "?CMCD=bl%3D2100", "?x=%0d%0aX-Injected:%201", "??", "?a=%3f?b"}
+		for _, arg := range args {
+			body, err := kit.FetchOK(base + path + arg)
+			if err != nil || string(body) != "bytes of "+path {
+				t.Errorf("%s%s: %q, %v", path, arg, body, err)
+			}
+		}
+		r.mu.Lock()
+		if n := r.asked["GET "+path]; n != 1 {
+			t.Errorf("%s was asked of the router %d times", path, n)
+		}
+		r.mu.Unlock()
+	}
+	// Nor with another spelling of the same path.
+	for _, spelt := range []string{"/live/s/seg/e1r1/720p/%31.m4s", "/live//s/seg/e1r1/720p/1.m4s", "/live/s/x/../seg/e1r1/720p/./1.m4s"} {
+		body, err := kit.FetchOK(base + spelt)
+		if err != nil || string(body) != "bytes of /live/s/seg/e1r1/720p/1.m4s" {
+			t.Errorf("%s: %q, %v", spelt, body, err)
+		}
+	}
+	for _, odd := range []string{"/live/s/a%0d%0aX-Injected:%201/index.m3u8", "/live/s/a%20b/index.m3u8?x", "/live/s/a%3fx=1/index.m3u8"} {
+		if _, err := kit.FetchOK(base + odd); err != nil {
+			t.Errorf("%s: %v", odd, err)
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for line := range r.lines {
+		if strings.Contains(line, "?") || strings.ContainsAny(strings.TrimPrefix(line, "GET "), " \r\n") {
+			t.Errorf("the router was asked %q", line)
+		}
+	}
+	if r.asked["GET /live/s/seg/e1r1/720p/1.m4s"] != 1 || len(r.injected) > 0 {
+		t.Errorf("a segment was asked for %d times, injected %q", r.asked["GET /live/s/seg/e1r1/720p/1.m4s"], r.injected)
 	}
 }

@@ -214,7 +214,10 @@ job "edge" {
               proxy_next_upstream_tries 2;
               proxy_next_upstream_timeout 8s;
               proxy_cache live;
-              proxy_cache_key $uri$is_args$args;
+              # No answer depends on arguments, and whoever adds some must not fill the cache with copies. Once they
+              # are set, nginx writes the path that it asks for from $uri: the key names exactly what was asked for.
+              set $args "";
+              proxy_cache_key $uri;
               proxy_cache_lock on;
               proxy_cache_lock_timeout 3s;
               proxy_cache_use_stale error timeout updating http_500 http_502 http_503 http_504;
@@ -229,7 +232,7 @@ job "edge" {
                 proxy_next_upstream error timeout http_502 http_503 http_504 http_404;
                 proxy_next_upstream_tries 3;
               }
-              location ~ ^/(live|watch|time|$) {
+              location ~ ^/(live/|watch/|assets/|time$|$) {
                 proxy_pass http://routers;
               }
               location / { return 404; }

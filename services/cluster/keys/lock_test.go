@@ -25,7 +25,12 @@ func TestRunsAtOnceLoseNoHost(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			if _, err := Init(dir, Options{Hosts: []Host{server, h}, Now: time.Now()}); err != nil {
+			o := Options{Hosts: []Host{server, h}, Now: time.Now()}
+			_, err = Init(dir, o)
+			for errors.Is(err, ErrBusy) { // on a busy machine the others take long; who reads this runs it again
+				_, err = Init(dir, o)
+			}
+			if err != nil {
 				t.Errorf("w%d: %v", i, err)
 			}
 		})

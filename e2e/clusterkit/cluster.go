@@ -59,7 +59,7 @@ func Start(t kit.T, env ...string) *Cluster {
 		if out, err := c.Script("down").CombinedOutput(); err != nil {
 			t.Errorf("down: %v\n%s", err, out)
 		}
-		c.Dog.ExpectNoneLeft(t, 10*time.Second)
+		c.Dog.ExpectNoneLeft(t, aWhile)
 		_ = os.RemoveAll(parent)
 	})
 	began := time.Now()

@@ -222,10 +222,7 @@ func (p *Page) WaitFor(t T, limit time.Duration, what string, ok func(Report) bo
 // report; it fails t as soon as the player gives up.
 func (p *Page) Play(t T, d time.Duration) Report {
 	t.Helper()
-	r, err := p.Report()
-	if err != nil {
-		t.Fatalf("%v", err)
-	}
+	r := p.WaitFor(t, 30*time.Second, "reports", func(Report) bool { return true })
 	return p.PlayTotal(t, d+time.Duration(r.Elapsed*float64(time.Second)))
 }
 

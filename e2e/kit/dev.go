@@ -168,7 +168,7 @@ func (d *Dev) Stop() {
 			d.t.Errorf("dionysia dev after SIGINT: %s\n%s", d.Proc.Exit(), Tail(d.Proc.Log, 4000))
 		}
 	}
-	d.Dog.ExpectNoneLeft(d.t, 10*time.Second)
+	d.Dog.ExpectNoneLeft(d.t, 30*time.Second)
 }
 
 // Crash ends it with kill -9, the main process alone.

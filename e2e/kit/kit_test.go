@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -106,12 +107,13 @@ func TestWatchFindsBreaches(t *testing.T) {
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
 			t.Parallel()
-			begin := time.Now()
+			var whole atomic.Bool // the first playlist, with what it lists, is known to the watch
 			srv := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				body := first
-				if time.Since(begin) > 2*time.Second {
+				if whole.Load() {
 					body = c.then
 				}
+				whole.Store(whole.Load() || r.URL.Path == "/b.m4s")
 				switch {
 				case r.URL.Path == "/master.m3u8":
 					_, _ = fmt.Fprint(w, "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1,CODECS=\"avc1.42c01e\"\nv.m3u8\n")
@@ -129,8 +131,8 @@ func TestWatchFindsBreaches(t *testing.T) {
 			}
 			go func() { _ = srv.Serve(l) }()
 			defer func() { _ = srv.Close() }()
-			w := kit.WatchHLS(t, "http://"+l.Addr().String()+"/master.m3u8", 5*time.Second)
-			kit.Eventually(t, 20*time.Second, "the breach being noticed", func() error {
+			w := kit.WatchHLS(t, "http://"+l.Addr().String()+"/master.m3u8", 30*time.Second)
+			kit.Eventually(t, time.Minute, "the breach being noticed", func() error {
 				if p := strings.Join(w.Problems(), "\n"); !strings.Contains(p, c.want) {
 					return fmt.Errorf("problems: %s", p)
 				}

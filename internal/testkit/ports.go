@@ -12,10 +12,11 @@ import (
 
 // Ports are taken from this range, or from what of it is below the kernel's
 // ephemeral ports. A port that was bound as ":0" and freed again is one that any
-// process's next connection may get, also while a server that had it restarts.
+// process's next connection may get, also while a server that had it restarts. From
+// 20000 on Nomad gives out its allocations' ports.
 const (
 	lowestPort  = 10_000
-	highestPort = 32_000
+	highestPort = 20_000
 )
 
 // errNoPort says that not so many successive ports are free.

@@ -167,7 +167,7 @@ func (w *Worker) Start(ctx context.Context) (err error) {
 		return fmt.Errorf("worker: --advertise: %w", err)
 	}
 	w.m = newMetrics(w.deps.Registry)
-	w.origin, err = origin.New(origin.Config{Dir: w.cfg.RunDir, Store: w.deps.Store, VerifyEpoch: w.cfg.Secret.VerifyEpoch,
+	w.origin, err = origin.New(origin.Config{ID: w.cfg.ID, Dir: w.cfg.RunDir, Store: w.deps.Store, VerifyEpoch: w.cfg.Secret.VerifyEpoch,
 		Logger: w.log.Named("origin"), Registerer: w.deps.Registry})
 	if err != nil {
 		return fmt.Errorf("worker: %w", err)

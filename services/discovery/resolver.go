@@ -147,7 +147,8 @@ func (r *Resolver) Lookup(ctx context.Context, id string) ([]string, error) {
 	}
 }
 
-// Failed tells that an address of the origin id did not answer: the next
+// Failed tells that an address of the origin id did not answer, or that another
+// origin answered there: the next
 // Lookup asks DNS again, at most ten times a second.
 func (r *Resolver) Failed(id string) {
 	r.mu.Lock()

@@ -95,7 +95,8 @@ type Store interface {
 // Resolver turns an origin's id into addresses (host:port), best first.
 type Resolver interface {
 	Lookup(ctx context.Context, id string) ([]string, error)
-	// Failed tells that an address of the origin did not answer.
+	// Failed tells that an address of the origin did not answer, or another
+	// origin did there.
 	Failed(id string)
 }
 

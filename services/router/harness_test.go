@@ -103,6 +103,7 @@ type origin struct {
 	fallback http.HandlerFunc
 	counts   map[string]int
 	epochs   map[string]string // last Dionysia-Epoch by path
+	named    string            // the Dionysia-Origin of its answers; "": none
 	server   *http.Server
 	port     int
 	reg      *discovery.Registrar
@@ -151,6 +152,9 @@ func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	o.counts[r.URL.Path]++
 	o.epochs[r.URL.Path] = r.Header.Get("Dionysia-Epoch")
 	h, fallback := o.serve[r.URL.Path], o.fallback
+	if o.named != "" {
+		w.Header().Set("Dionysia-Origin", o.named)
+	}
 	o.mu.Unlock()
 	if h == nil {
 		h = fallback

@@ -46,7 +46,7 @@ func newMetrics(r *Router) *metrics {
 		unheld: counter("unheld_manifests_total",
 			"Manifests given out without all that they newly list being held, by reason: slow (it still comes), missing (it can't be had).", "reason"),
 		asked: counter("upstream_requests_total",
-			"Objects asked of origins, by outcome: ok, missing, status (any other), error (no answer).", "kind", "outcome"),
+			"Objects asked of origins, by outcome: ok, missing, status (any other), elsewhere (another origin has the address), error (no answer).", "kind", "outcome"),
 	}
 	seconds := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "dionysia_router_request_duration_seconds", Help: "From the request's head to the last byte written.",
@@ -111,6 +111,8 @@ func (m *metrics) upstream(k kind, err error) {
 		return // no origin was asked
 	case isMissing(err):
 		outcome = "missing"
+	case errors.Is(err, errElsewhere):
+		outcome = "elsewhere"
 	case errors.As(err, &status) && status != http.StatusOK:
 		outcome = "status"
 	default:

@@ -17,6 +17,8 @@ const (
 	// headerEpoch carries the highest epoch that a router knows of the stream:
 	// an origin with a lower one fences itself.
 	headerEpoch = "Dionysia-Epoch"
+	// headerOrigin is the id of the origin that answers.
+	headerOrigin = "Dionysia-Origin"
 	// headerVersion is <epoch>.<run>.<last public number> on a manifest.
 	headerVersion = "Dionysia-Version"
 	// headerStale is the age in whole seconds of a last good manifest that is
@@ -30,6 +32,9 @@ var (
 	errNoAsk   = errors.New("no origin of the highest epoch is known")
 	errGone    = errors.New("no such segment")
 	errSlow    = errors.New("origin is slow to answer")
+	// errElsewhere says that another origin has the address: what it lacks is no
+	// answer of the one that was asked for.
+	errElsewhere = errors.New("another origin answers at the address")
 )
 
 // statusError is an origin's answer that is neither 200 nor a failure to answer.
@@ -94,7 +99,10 @@ func (r *Router) askEach(ctx context.Context, by *http.Transport, st *streamStat
 		var resp *http.Response
 		resp, err = by.RoundTrip(req)
 		if err == nil {
-			return resp, nil
+			if err = elsewhere(resp, origin); err == nil {
+				return resp, nil
+			}
+			drain(resp)
 		}
 		err = fmt.Errorf("asking origin %s at %s: %w", origin, addr, err)
 		if ctx.Err() != nil {
@@ -103,6 +111,18 @@ func (r *Router) askEach(ctx context.Context, by *http.Transport, st *streamStat
 		r.deps.Resolver.Failed(origin)
 	}
 	return nil, err
+}
+
+// elsewhere returns errElsewhere when another origin than the one that was asked
+// answers that it has not got what it was asked for. What it has got is right
+// whoever gives it: a segment's URL names its bytes, and manifests and offers carry
+// their epoch. An origin that does not say who it is, is taken for the right one.
+func elsewhere(resp *http.Response, origin string) error {
+	by := resp.Header.Get(headerOrigin)
+	if by == "" || by == origin || resp.StatusCode < http.StatusMultipleChoices {
+		return nil
+	}
+	return fmt.Errorf("%w: %s says %d", errElsewhere, by, resp.StatusCode)
 }
 
 // drain reads a little of an unwanted body so that the connection can be used

@@ -202,7 +202,7 @@ type world struct {
 
 func newWorld(t testing.TB, m media, store *fakeStore, c *clock) *world {
 	t.Helper()
-	cfg := Config{Dir: filepath.Join(t.TempDir(), "runs"), Store: store, StoreTimeout: 50 * time.Millisecond, Poll: 200 * time.Millisecond,
+	cfg := Config{ID: "w1", Dir: filepath.Join(t.TempDir(), "runs"), Store: store, StoreTimeout: 50 * time.Millisecond, Poll: 200 * time.Millisecond,
 		Logger: hclog.New(&hclog.LoggerOptions{Output: testWriter{t}, Level: hclog.Debug})}
 	if c != nil {
 		cfg.Now = c.Now

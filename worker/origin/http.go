@@ -12,10 +12,12 @@ import (
 
 // Headers between routers and origins. A router sends the highest epoch that it
 // knows of the stream; an origin answers with its own, and with what the manifest
-// ends with, as <epoch>.<run>.<number>, which never goes down.
+// ends with, as <epoch>.<run>.<number>, which never goes down. Every answer names
+// the origin that gives it: an address may have been another one's.
 const (
 	HeaderEpoch   = "Dionysia-Epoch"
 	HeaderVersion = "Dionysia-Version"
+	HeaderOrigin  = "Dionysia-Origin"
 )
 
 const (
@@ -45,6 +47,9 @@ func (o *Origin) serve(w http.ResponseWriter, r *http.Request) (kind string) {
 	h := w.Header()
 	h.Set("Access-Control-Allow-Origin", "*")
 	h.Set("Access-Control-Expose-Headers", "Content-Length, Content-Range, Date, ETag")
+	if o.cfg.ID != "" {
+		h.Set(HeaderOrigin, o.cfg.ID)
+	}
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
 	case http.MethodOptions:

@@ -69,6 +69,11 @@ func TestPathsThatLeadNowhere(t *testing.T) {
 
 func TestHeaders(t *testing.T) {
 	w, _ := liveWorld(t)
+	for path, code := range map[string]int{"/live/demo/master.m3u8": 200, "/live/other/master.m3u8": 404, "/live/demo/seg/e1r1/180p/9.m4s": 404, "/": 404} {
+		if res := w.do("GET", path); res.code != code || res.header.Get(HeaderOrigin) != "w1" {
+			t.Errorf("%s: %d of origin %q", path, res.code, res.header.Get(HeaderOrigin))
+		}
+	}
 	for _, tc := range []struct{ path, contentType, cache string }{
 		{"master.m3u8", typeHLS, "no-cache"},
 		{"180p/index.m3u8", typeHLS, "no-cache"},

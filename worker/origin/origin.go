@@ -38,6 +38,9 @@ type Store interface {
 
 // Config of an Origin.
 type Config struct {
+	// ID is the origin's id, by which DNS knows it; every answer names it. Empty:
+	// none does, and a router takes the answers of whoever has the address.
+	ID string
 	// Dir is where the runs' directories are, <Dir>/<stream>/<run>. What an
 	// earlier process left there is served while the stream's tail names it, and
 	// removed when no tail can any more.

@@ -27,19 +27,19 @@ const (
 
 // harness is an api on a real store on a real Redis.
 type harness struct {
-	t     *testing.T
+	t     testing.TB
 	redis *testkit.Redis
 	store *store.Store
 	url   string
 	logs  *logBuffer
 }
 
-func newHarness(t *testing.T) *harness {
+func newHarness(t testing.TB) *harness {
 	t.Helper()
 	return newHarnessWith(t, placement.DefaultPolicy())
 }
 
-func newHarnessWith(t *testing.T, policy placement.Policy) *harness {
+func newHarnessWith(t testing.TB, policy placement.Policy) *harness {
 	t.Helper()
 	h := &harness{t: t, redis: testkit.NewRedis(t), logs: &logBuffer{}}
 	logger := hclog.New(&hclog.LoggerOptions{Output: h.logs, Level: hclog.Trace})
@@ -70,7 +70,7 @@ func newHarnessWith(t *testing.T, policy placement.Policy) *harness {
 
 // answer is a response that was read.
 type answer struct {
-	t      *testing.T
+	t      testing.TB
 	status int
 	header http.Header
 	body   []byte
@@ -87,7 +87,7 @@ func (h *harness) do(method, path string, body any, headers ...string) answer {
 	return send(h.t, method, h.url+path, body, append([]string{"Authorization", "Bearer " + token}, headers...)...)
 }
 
-func send(t *testing.T, method, url string, body any, headers ...string) answer {
+func send(t testing.TB, method, url string, body any, headers ...string) answer {
 	t.Helper()
 	var reader io.Reader
 	switch b := body.(type) {

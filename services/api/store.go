@@ -35,8 +35,13 @@ type Store interface {
 	DeleteDrain(ctx context.Context, worker string) (had bool, err error)
 	Ledger(ctx context.Context, worker string) (map[string]map[string]store.Held, error)
 	NewLedgers() *store.Ledgers
-	IngestReports(ctx context.Context) ([]store.IngestReport, error)
+	Publishing(ctx context.Context) ([]string, error)
 	ActiveStreams(ctx context.Context) ([]string, error)
+	// States, Statuses and NewestEvents read of many streams at once what Broadcast,
+	// Placement, Status and Events read of one.
+	States(ctx context.Context, ids []string, broadcast func(id string) bool) (list []store.State, generation string, err error)
+	Statuses(ctx context.Context, ids []string) (map[string]stream.RunStatus, error)
+	NewestEvents(ctx context.Context, ids []string, limit int) (map[string][]stream.Event, error)
 	Broadcast(ctx context.Context, id string) (stream.Broadcast, error)
 	Placement(ctx context.Context, id string) (stream.Placement, error)
 	Status(ctx context.Context, id string) (stream.RunStatus, error)

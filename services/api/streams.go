@@ -219,12 +219,20 @@ func (h *handlers) ListStreamEvents(w http.ResponseWriter, r *http.Request, id w
 // stream reads a stream; its errors are problems.
 func (h *handlers) stream(ctx context.Context, id string) (stream.Stream, error) {
 	if stream.CheckID(id) != nil {
-		p := newProblem(http.StatusNotFound, "not-found", "Not found", "%q can't be a stream's id: %s.", clip(id), idGrammar)
-		p.cause = stream.ErrNotFound
-		return stream.Stream{}, p
+		return stream.Stream{}, notFound(id)
 	}
 	s, err := h.store.GetStream(ctx, id)
 	return s, about(err, "stream %q", id)
+}
+
+// notFound is what there is to say of a stream that there is not.
+func notFound(id string) error {
+	if stream.CheckID(id) == nil {
+		return about(stream.ErrNotFound, "stream %q", id)
+	}
+	p := newProblem(http.StatusNotFound, "not-found", "Not found", "%q can't be a stream's id: %s.", clip(id), idGrammar)
+	p.cause = stream.ErrNotFound
+	return p
 }
 
 // checkStream validates s and that its profile exists.

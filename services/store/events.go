@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -54,6 +55,50 @@ func (s *Store) Events(ctx context.Context, id, after string, limit int) ([]stre
 	if err != nil {
 		return nil, fmt.Errorf("reading the events of %s: %w", id, err)
 	}
+	return decodeEvents(id, msgs)
+}
+
+// newestBatch is how many streams' events are read at once: of each it may be
+// maxEvents.
+const newestBatch = 50
+
+// NewestEvents returns up to limit (1 to 1000) of the newest events of each of these
+// streams, in their order. The error is about those that are missing in the answer.
+func (s *Store) NewestEvents(ctx context.Context, ids []string, limit int) (map[string][]stream.Event, error) {
+	limit = min(max(limit, 1), maxEvents)
+	histories := make(map[string][]stream.Event, len(ids))
+	var errs []error
+	for part := range slices.Chunk(ids, newestBatch) {
+		cmds := make([]*redis.XMessageSliceCmd, len(part))
+		_, err := s.live.Pipelined(ctx, func(p redis.Pipeliner) error {
+			for i, id := range part {
+				cmds[i] = p.XRevRangeN(ctx, key("events", id), "+", "-", int64(limit))
+			}
+			return nil
+		})
+		var answered redis.Error // about one of them, that has it too
+		if err != nil && !errors.As(err, &answered) {
+			return histories, errors.Join(append(errs, fmt.Errorf("reading the events of %d streams: %w", len(part), err))...)
+		}
+		for i, c := range cmds {
+			msgs, err := c.Result()
+			if err != nil {
+				errs = append(errs, fmt.Errorf("reading the events of %s: %w", part[i], err))
+				continue
+			}
+			slices.Reverse(msgs)
+			list, err := decodeEvents(part[i], msgs)
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			histories[part[i]] = list
+		}
+	}
+	return histories, errors.Join(errs...)
+}
+
+func decodeEvents(id string, msgs []redis.XMessage) ([]stream.Event, error) {
 	list := make([]stream.Event, 0, len(msgs))
 	for _, m := range msgs {
 		var e stream.Event

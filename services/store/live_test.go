@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -93,6 +94,14 @@ func TestReports(t *testing.T) {
 	if !reflect.DeepEqual(got, []store.IngestReport{in}) {
 		t.Fatalf("got %+v, want %+v", got, in)
 	}
+	must(t, s.PutIngestReport(ctx, store.IngestReport{Node: "n2", Boot: "b", Paths: []store.IngestPath{
+		{Stream: "other", Session: "y", Ready: true}, {Stream: "demo", Session: "z", Ready: true}, {Stream: "not-yet", Session: "w"}}}))
+	must(t, s.PutIngestReport(ctx, store.IngestReport{Node: "n3", Boot: "b"}))
+	publishing, err := s.Publishing(ctx)
+	must(t, err)
+	if slices.Sort(publishing); !slices.Equal(publishing, []string{"demo", "demo", "other"}) {
+		t.Fatalf("published are %q", publishing)
+	}
 	capPx := int64(100)
 	must(t, s.PutReport(ctx, capacity.Report{Worker: "w2"}))
 	must(t, s.PutReport(ctx, capacity.Report{Worker: "w1", Devices: []capacity.Device{{ID: "cpu", Capacity: &capPx}}}))
@@ -118,6 +127,9 @@ func TestReports(t *testing.T) {
 		}
 		if got, err := s.IngestReports(ctx); err != nil || len(got) != 0 {
 			return fmt.Errorf("%d ingest reports, %v", len(got), err)
+		}
+		if publishing, err := s.Publishing(ctx); err != nil || len(publishing) != 0 {
+			return fmt.Errorf("published are %q, %v", publishing, err)
 		}
 		return nil
 	})

@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/dionysia-dev/dionysia/services/stream"
 )
@@ -165,5 +168,37 @@ func TestEvents(t *testing.T) {
 	wantErr(t, second(s.Events(ctx, "demo", "+ x", 1)), stream.ErrInvalid)
 	if none, err := s.Events(ctx, "none", "", 1); err != nil || none == nil || len(none) != 0 {
 		t.Fatalf("got %v, %v", none, err)
+	}
+}
+
+// What NewestEvents says of many streams is what Events says of each; what can't be
+// read of one leaves out that one.
+func TestNewestEvents(t *testing.T) {
+	s, _, live := open(t)
+	ctx := t.Context()
+	ids := []string{"none", "bad", "wrong"}
+	for i := range 120 { // more than are read at once
+		id := fmt.Sprintf("s%d", i)
+		ids = append(ids, id)
+		for j := range 1 + i%4 {
+			must(t, s.AddEvent(ctx, stream.Event{Stream: id, Type: "x", Message: fmt.Sprint(id, j), Time: time.Unix(int64(j), 0).UTC()}))
+		}
+	}
+	c := raw(t, live)
+	must(t, c.Set(ctx, "dionysia:events:bad", "no stream", 0).Err())
+	must(t, c.XAdd(ctx, &redis.XAddArgs{Stream: "dionysia:events:wrong", Values: []any{"json", "{"}}).Err())
+	got, err := s.NewestEvents(ctx, ids, 3)
+	if err == nil || !strings.Contains(err.Error(), "bad") || !strings.Contains(err.Error(), "wrong") || len(got) != len(ids)-2 {
+		t.Fatalf("%d histories, %v", len(got), err)
+	}
+	for id, events := range got {
+		want, err := s.Events(ctx, id, "", 3)
+		if err != nil || !reflect.DeepEqual(events, want) {
+			t.Errorf("of %s got %+v, want %+v, %v", id, events, want, err)
+		}
+	}
+	live.Kill()
+	if got, err := s.NewestEvents(ctx, ids, 3); err == nil || len(got) != 0 {
+		t.Fatalf("without Redis: %d histories, %v", len(got), err)
 	}
 }

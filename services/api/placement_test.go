@@ -184,10 +184,14 @@ func TestExplain(t *testing.T) {
 	if e := h.explain("demo"); e.Decision != nil || !strings.Contains(*e.Refusal, "no worker has reported") || len(e.Devices) != 0 {
 		t.Errorf("without workers: %+v", e)
 	}
-	h.report("w1", "gpu")
-	h.report("w2", "cpu")
-	h.report("w3", "cpu", func(r *capacity.Report) { r.Drain = true })
-	e := h.explain("demo")
+	explain := func() wire.Explanation { // of reports that are new: an old one counts for nothing
+		t.Helper()
+		h.report("w1", "gpu")
+		h.report("w2", "cpu")
+		h.report("w3", "cpu", func(r *capacity.Report) { r.Drain = true })
+		return h.explain("demo")
+	}
+	e := explain()
 	if e.Decision == nil || e.Decision.Worker != "w1" || e.Decision.Device != testGPU || e.Refusal != nil || *e.Stream != "demo" {
 		t.Fatalf("decision %+v, %v", e.Decision, e.Refusal)
 	}
@@ -217,12 +221,12 @@ func TestExplain(t *testing.T) {
 		h.hold(id, "w1", stream.Reservation{Resource: testGPU, Amount: gpuPx - 150_000_000})
 	}
 	hold("demo")
-	e = h.explain("demo")
+	e = explain()
 	if d := e.Devices[0]; d.Device != testGPU || !d.Current || !d.Score.Stay || d.Resources[0].Held != 0 {
 		t.Errorf("its own reservation counts against it: %+v", d)
 	}
 	hold("other")
-	e = h.explain("demo")
+	e = explain()
 	for _, d := range e.Devices {
 		if d.Device == testGPU && (d.Reason != "px" || d.Rank != 0 || !d.Current || !strings.Contains(d.Text, "are reserved")) {
 			t.Errorf("a full GPU: %+v", d)
@@ -249,9 +253,9 @@ func TestExplainOfRulesThatNothingSatisfies(t *testing.T) {
 
 func TestSimulate(t *testing.T) {
 	h := newHarness(t)
-	h.report("w1", "gpu")
-	h.report("w2", "cpu")
 	simulate := func(body string) wire.Simulation {
+		h.report("w1", "gpu")
+		h.report("w2", "cpu")
 		return decoded[wire.Simulation](h.do("POST", "/v1/placement/simulate", body).want(http.StatusOK))
 	}
 	s := simulate(`{"profile":"720p","count":2}`)
@@ -298,13 +302,13 @@ func TestSimulate(t *testing.T) {
 // TestPolicyIsTheControllers: packing fills one device before the next.
 func TestPolicyIsTheControllers(t *testing.T) {
 	h := newHarnessWith(t, placement.Policy{Pack: true, Reserve: 0.5})
-	h.report("w1", "cpu")
-	h.report("w2", "cpu")
 	h.hold("other", "w2", stream.Reservation{Resource: "cpu", Amount: 10_000_000})
-	simulate := func() wire.Simulation {
+	simulate := func(drain bool) wire.Simulation {
+		h.report("w1", "cpu", func(r *capacity.Report) { r.Drain = drain })
+		h.report("w2", "cpu")
 		return decoded[wire.Simulation](h.do("POST", "/v1/placement/simulate", `{"profile":"360p","count":1}`).want(http.StatusOK))
 	}
-	s := simulate()
+	s := simulate(false)
 	if s.Next.Policy.Order != "pack" || s.Next.Policy.FailoverReserve != 0.5 || s.Placements[0].Worker != "w2" {
 		t.Errorf("%+v on %+v", s.Next.Policy, s.Placements)
 	}
@@ -312,8 +316,7 @@ func TestPolicyIsTheControllers(t *testing.T) {
 		t.Errorf("limit %d, open %d", *r.Limit, *r.Open)
 	}
 	// One worker alone keeps nothing for those that lose another.
-	h.report("w1", "cpu", func(r *capacity.Report) { r.Drain = true })
-	if s = simulate(); s.Next.Policy.FailoverReserve != 0 || *s.Next.Devices[0].Resources[0].Open != cpuPx {
+	if s = simulate(true); s.Next.Policy.FailoverReserve != 0 || *s.Next.Devices[0].Resources[0].Open != cpuPx {
 		t.Errorf("%+v", s.Next)
 	}
 }

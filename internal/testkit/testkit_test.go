@@ -26,14 +26,14 @@ func TestRedisKillRestart(t *testing.T) {
 
 func TestProcessIsKilledWithItsChildren(t *testing.T) {
 	p := StartProcess(t, "sh", exec.Command("sh", "-c", "sleep 100 & echo child $!; wait"))
-	Eventually(t, 10*time.Second, "the child's id", func() error {
+	Eventually(t, 30*time.Second, "the child's id", func() error {
 		if strings.Count(p.Output(), "\n") == 0 {
 			return syscall.EAGAIN
 		}
 		return nil
 	})
 	p.Kill()
-	Eventually(t, 10*time.Second, "the group to be gone", func() error {
+	Eventually(t, 30*time.Second, "the group to be gone", func() error {
 		if err := syscall.Kill(-p.PID(), 0); err != syscall.ESRCH {
 			return syscall.EAGAIN
 		}

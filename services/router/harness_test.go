@@ -122,7 +122,7 @@ func (o *origin) listen() {
 		o.t.Fatal(err)
 	}
 	o.port = l.Addr().(*net.TCPAddr).Port
-	o.server = &http.Server{Handler: o, ReadHeaderTimeout: time.Second}
+	o.server = &http.Server{Handler: o, ReadHeaderTimeout: deadline}
 	go func(s *http.Server) { _ = s.Serve(l) }(o.server)
 }
 

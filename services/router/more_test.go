@@ -249,7 +249,7 @@ func raw(t *testing.T, w *world, request string) string {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(deadline))
 	_, _ = io.WriteString(conn, request)
 	answer, _ := io.ReadAll(conn)
 	return string(answer)

@@ -255,7 +255,15 @@ func (d *Dev) banner(ctx context.Context) {
 		// Wait for the picture, so that the printed address works at once.
 		wctx, cancel := context.WithTimeout(ctx, 60*time.Second)
 		t := time.NewTicker(200 * time.Millisecond)
-		for wctx.Err() == nil && answers(wctx, live+"/master.m3u8", nil) != nil {
+		page := errors.New("it has not answered") // what there is instead of the playlist
+		for wctx.Err() == nil {
+			err := answers(wctx, live+"/master.m3u8", nil)
+			if err == nil {
+				break
+			}
+			if wctx.Err() == nil {
+				page = err
+			}
 			select {
 			case <-wctx.Done():
 			case <-t.C:
@@ -268,7 +276,7 @@ func (d *Dev) banner(ctx context.Context) {
 		late := wctx.Err() != nil
 		cancel()
 		if late && ctx.Err() == nil {
-			d.log.Warn("the test picture can't be played yet", "status", "dionysia stream status "+demoStream, "logs", d.logs())
+			d.log.Warn("the test picture can't be played yet", "why", d.whyNot(ctx, page), "status", "dionysia stream status "+demoStream, "logs", d.logs())
 		}
 		note = "\nThe test picture is sent to the stream demo. Create another with: dionysia stream create NAME --profile 360p\n"
 	}

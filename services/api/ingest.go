@@ -17,6 +17,7 @@ import (
 // Why a publisher is refused; part of the internal API.
 const (
 	reasonUnknown  = "unknown_stream"
+	reasonDeleted  = "deleted_stream"
 	reasonNoKey    = "no_key"
 	reasonBadKey   = "bad_key"
 	reasonDisabled = "disabled"
@@ -73,6 +74,9 @@ func (h *handlers) admit(ctx context.Context, body wire.PublishRequest) (stream.
 		return stream.Stream{}, refusal(http.StatusForbidden, reasonUnknown, "%q can't be a stream's id: %s.", clip(body.Stream), idGrammar)
 	}
 	s, err := h.store.GetStream(ctx, body.Stream)
+	if errors.Is(err, stream.ErrDeleted) {
+		return s, refusal(http.StatusForbidden, reasonDeleted, "Stream %q was deleted.", body.Stream)
+	}
 	if errors.Is(err, stream.ErrNotFound) {
 		return s, refusal(http.StatusForbidden, reasonUnknown, "There is no stream %q.", body.Stream)
 	}
@@ -112,7 +116,7 @@ func (h *handlers) refused(ctx context.Context, body wire.PublishRequest, err er
 	}
 	h.logger.Warn("publisher refused", "stream", clip(body.Stream), "reason", p.doc.Reason, "node", body.Node,
 		"protocol", body.Protocol, "remote", body.Remote)
-	if p.doc.Reason == reasonUnknown {
+	if p.doc.Reason == reasonUnknown || p.doc.Reason == reasonDeleted {
 		return
 	}
 	host, _, splitErr := net.SplitHostPort(body.Remote)
@@ -182,11 +186,19 @@ func (h *handlers) PutIngestReport(w http.ResponseWriter, r *http.Request, node 
 	h.answer(w, r, http.StatusOK, reply)
 }
 
-// kick reports whether a stream that is being published may not be.
+// kick reports whether a stream that is being published may not be: it was deleted
+// or disabled. One that is only missing was let in once, so it was lost with Redis
+// state, and is left alone until that is restored.
 func (h *handlers) kick(ctx context.Context, id string) (bool, error) {
-	s, err := h.stream(ctx, id)
-	if errors.Is(err, stream.ErrNotFound) {
+	if stream.CheckID(id) != nil {
 		return true, nil
+	}
+	s, err := h.stream(ctx, id)
+	switch {
+	case errors.Is(err, stream.ErrDeleted):
+		return true, nil
+	case errors.Is(err, stream.ErrNotFound):
+		return false, nil
 	}
 	return s.Disabled, err
 }

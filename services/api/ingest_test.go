@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/dionysia-dev/dionysia/services/api/wire"
 	"github.com/dionysia-dev/dionysia/services/capacity"
 	"github.com/dionysia-dev/dionysia/services/store"
@@ -123,9 +125,10 @@ func report(node string, paths ...wire.IngestPath) wire.IngestReport {
 
 func TestIngestReport(t *testing.T) {
 	h := newHarness(t)
-	for _, id := range []string{"a", "b"} {
+	for _, id := range []string{"a", "b", "gone"} {
 		h.create(id)
 	}
+	h.do("DELETE", "/v1/streams/gone", nil).want(http.StatusNoContent)
 	watch, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	notified := h.store.Watch(watch)
@@ -178,6 +181,37 @@ func TestIngestReport(t *testing.T) {
 	}
 	if !got["a"] || !got["b"] || !got["gone"] {
 		t.Errorf("notified of %v", got)
+	}
+}
+
+// Redis state is lost: its publishers are not disconnected, and what the agent is told
+// of one that returns is not what it is told of a stream that was deleted.
+func TestPublishersOfLostStreamsStay(t *testing.T) {
+	h := newHarness(t)
+	key := h.create("show").Key
+	h.publish("show", key, "n1", "c1", false).want(http.StatusOK)
+	c := redis.NewClient(&redis.Options{Addr: h.redis.Addr, Password: h.redis.Password})
+	defer c.Close()
+	if err := c.FlushAll(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	kicked := func() []string {
+		path := wire.IngestPath{Stream: "show", Session: "s1", Protocol: "rtmp", Ready: true, Tracks: []string{"H264"}}
+		return decoded[wire.IngestReply](h.do("PUT", "/internal/v1/ingest/nodes/n1", report("n1", path)).want(http.StatusOK)).Kick
+	}
+	if kick := kicked(); len(kick) != 0 {
+		t.Errorf("kick %v", kick)
+	}
+	if p := h.publish("show", key, "n1", "c2", false).problem(http.StatusForbidden); p.Reason != reasonUnknown {
+		t.Errorf("reason %q", p.Reason)
+	}
+	h.create("show")
+	h.do("DELETE", "/v1/streams/show", nil).want(http.StatusNoContent)
+	if kick := kicked(); len(kick) != 1 {
+		t.Errorf("deleted, and kick %v", kick)
+	}
+	if p := h.publish("show", key, "n1", "c2", false).problem(http.StatusForbidden); p.Reason != reasonDeleted {
+		t.Errorf("deleted, and reason %q", p.Reason)
 	}
 }
 

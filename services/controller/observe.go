@@ -37,6 +37,8 @@ type streamSeen struct {
 	loaded      bool
 	unsaved     bool      // the broadcast may be newer than what is stored
 	publishedAt time.Time // when a publisher was last seen
+	grace       time.Duration
+	lost        bool      // state does not have it
 	refusedAt   time.Time // when the reason for waiting was last written
 	refusal     string    // the code that the history last named
 	task        uint64    // the epoch whose task was enqueued

@@ -32,13 +32,22 @@ func (c *Controller) reconcile(ctx context.Context, s *snapshot, id string, cur 
 		}
 	}
 	conf, err := cur.Stream, cur.StreamErr
-	gone := errors.Is(err, stream.ErrNotFound)
-	if err != nil && !gone {
+	deleted := errors.Is(err, stream.ErrDeleted)
+	lost := errors.Is(err, stream.ErrNotFound) && !deleted
+	if err != nil && !deleted && !lost {
 		return fmt.Errorf("reading the stream: %w", err)
 	}
 	pub, isPublishing := s.publishing[id]
-	if gone || conf.Disabled {
+	if deleted || conf.Disabled {
 		isPublishing = false // the ingest agent is told to kick it
+	}
+	if lost && isPublishing {
+		c.unknown(id, st)
+		st.publishedAt = s.now
+		return nil
+	}
+	if err == nil {
+		st.grace, st.lost = conf.Grace.Duration(), false
 	}
 	if isPublishing {
 		st.publishedAt = s.now
@@ -47,18 +56,28 @@ func (c *Controller) reconcile(ctx context.Context, s *snapshot, id string, cur 
 		}
 		return c.place(ctx, s, st, cur, pub)
 	}
-	grace := conf.Grace.Duration()
-	if gone || conf.Disabled {
+	grace := st.grace
+	if deleted || conf.Disabled {
 		grace = 0
 	}
 	return c.absent(ctx, s, st, id, cur, grace)
+}
+
+// unknown is a stream with a publisher that nobody has deleted, and that state does
+// not have: it was lost with it. Nothing can be decided for it until it is restored,
+// or created again; its broadcast and its run go on.
+func (c *Controller) unknown(id string, st *streamSeen) {
+	if !st.lost {
+		c.log.Warn("Redis state does not have a stream that is being published; it goes on as it is until it is restored or created again", "stream", id)
+	}
+	st.lost = true
 }
 
 // seen takes what is stored of a stream's broadcast once per leadership.
 func (c *Controller) seen(id string, cur store.State) (*streamSeen, error) {
 	st, ok := c.streams[id]
 	if !ok {
-		st = &streamSeen{publishedAt: c.now()}
+		st = &streamSeen{publishedAt: c.now(), grace: stream.DefaultGrace}
 		c.streams[id] = st
 	}
 	if st.loaded {

@@ -86,8 +86,8 @@ func newAPIClient(base, token string, patience time.Duration) *apiClient {
 }
 
 // publish asks whether the publisher may publish. The error is errAway, or a
-// refusal that is stream.ErrBusy, ErrBadKey, ErrDisabled, ErrNotFound or
-// ErrInvalid.
+// refusal that is stream.ErrBusy, ErrBadKey, ErrDisabled, ErrDeleted, ErrNotFound
+// or ErrInvalid.
 func (c *apiClient) publish(ctx context.Context, r publishRequest) error {
 	c.mu.Lock()
 	slow := time.Now().Before(c.slowUntil)
@@ -118,6 +118,8 @@ func (c *apiClient) publish(ctx context.Context, r publishRequest) error {
 		return stream.ErrBadKey
 	case p.Reason == "disabled":
 		return stream.ErrDisabled
+	case p.Reason == "deleted_stream":
+		return stream.ErrDeleted
 	case p.Reason == "unknown_stream" || status == http.StatusNotFound:
 		return stream.ErrNotFound
 	case status == http.StatusForbidden:

@@ -48,6 +48,7 @@ const (
 	reasonPath     = "bad_path"
 	reasonNoKey    = "no_key"
 	reasonUnknown  = "unknown_stream"
+	reasonDeleted  = "deleted_stream"
 	reasonBadKey   = "bad_key"
 	reasonDisabled = "disabled"
 	reasonBusy     = "busy"
@@ -133,11 +134,10 @@ func (a *Agent) authorizePublish(ctx context.Context, r authRequest) verdict {
 	switch {
 	case err == nil:
 		a.grants.keep(id, g.mac, now)
-	case errors.Is(err, errAway):
-		if !a.grants.has(id, g.mac, now) {
-			return verdict{reason: reasonAway, detail: err.Error()}
-		}
+	case (errors.Is(err, errAway) || lost(err)) && a.grants.has(id, g.mac, now):
 		a.log.Warn("letting a publisher in by an earlier grant", "stream", id, "conn", r.ID, "error", err)
+	case errors.Is(err, errAway):
+		return verdict{reason: reasonAway, detail: err.Error()}
 	case errors.Is(err, stream.ErrBusy):
 		return verdict{reason: reasonBusy, detail: busyDetail(w)}
 	default:
@@ -152,6 +152,13 @@ func (a *Agent) authorizePublish(ctx context.Context, r authRequest) verdict {
 		a.takeOver(*w.Silent, g)
 	}
 	return verdict{ok: true}
+}
+
+// lost tells that the api does not know the stream, and not that it was deleted. Of
+// one whose key it has accepted that means that its state was lost: until that is
+// restored, the api's answer is worth what none is.
+func lost(err error) bool {
+	return errors.Is(err, stream.ErrNotFound) && !errors.Is(err, stream.ErrDeleted)
 }
 
 // authorizePreflight answers WHIP's OPTIONS and mediamtx's own publish page,
@@ -200,6 +207,8 @@ func busyDetail(w way) string {
 
 func refusal(err error) verdict {
 	switch {
+	case errors.Is(err, stream.ErrDeleted):
+		return verdict{reason: reasonDeleted, detail: "the stream was deleted"}
 	case errors.Is(err, stream.ErrNotFound):
 		return verdict{reason: reasonUnknown, detail: "there is no such stream"}
 	case errors.Is(err, stream.ErrDisabled):

@@ -261,6 +261,7 @@ func TestAPIAnswers(t *testing.T) {
 		{"bad key", 403, `{"reason":"bad_key"}`, stream.ErrBadKey},
 		{"disabled", 403, `{"reason":"disabled"}`, stream.ErrDisabled},
 		{"unknown", 403, `{"reason":"unknown_stream"}`, stream.ErrNotFound},
+		{"deleted", 403, `{"reason":"deleted_stream"}`, stream.ErrDeleted},
 		{"forbidden, torn", 403, `{"reas`, stream.ErrBadKey},
 		{"malformed request", 422, `{"detail":"stream: bad"}`, stream.ErrInvalid},
 		{"its Redis is away", 503, `{"title":"Service Unavailable"}`, errAway},
@@ -278,6 +279,47 @@ func TestAPIAnswers(t *testing.T) {
 				t.Errorf("%v, want %v", err, c.want)
 			}
 		})
+	}
+}
+
+// TestStateIsLost shows that a publisher whose key was accepted returns to a stream
+// that the api has lost, and neither to one that was deleted nor with another key.
+func TestStateIsLost(t *testing.T) {
+	answer := `{"stream":"demo","grace_seconds":15}`
+	status := 200
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(status)
+		_, _ = w.Write([]byte(answer))
+	}))
+	defer srv.Close()
+	a := quietAgent(t, srv.URL)
+	try := func(conn, key string) verdict {
+		return a.authorize(t.Context(), authRequest{Action: "publish", Path: "live/demo", Protocol: "rtmp", IP: "192.0.2.1", ID: conn, Query: "key=" + key})
+	}
+	left := func(conn string) { a.book.gone("demo", conn, time.Now()) }
+	if v := try("c1", "sesame"); !v.ok {
+		t.Fatalf("%+v", v)
+	}
+	left("c1")
+	status, answer = 403, `{"reason":"unknown_stream"}`
+	if v := try("c2", "sesame"); !v.ok {
+		t.Errorf("it returns to a stream that was lost: %+v", v)
+	}
+	left("c2")
+	if v := try("c3", "another"); v.ok || v.reason != reasonUnknown {
+		t.Errorf("another key: %+v", v)
+	}
+	if v := try("c4", "sesame"); !v.ok {
+		t.Errorf("it returns once more: %+v", v)
+	}
+	left("c4")
+	answer = `{"reason":"deleted_stream"}`
+	if v := try("c5", "sesame"); v.ok || v.reason != reasonDeleted {
+		t.Errorf("deleted: %+v", v)
+	}
+	answer = `{"reason":"unknown_stream"}`
+	if v := try("c6", "sesame"); v.ok {
+		t.Errorf("deleted and then lost: %+v", v)
 	}
 }
 

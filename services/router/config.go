@@ -84,7 +84,8 @@ func atMost(d, limit time.Duration) time.Duration {
 // Store is what a router needs of Redis.
 type Store interface {
 	// Route returns what is known of a stream, or an error wrapping
-	// stream.ErrNotFound when there is no such stream.
+	// stream.ErrNotFound when there is no such stream; stream.ErrDeleted when it was
+	// deleted.
 	Route(ctx context.Context, id string) (stream.Route, error)
 	// Watch returns the ids of streams whose route changed, until ctx ends or
 	// the connection is lost (the channel is then closed).

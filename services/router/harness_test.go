@@ -33,13 +33,14 @@ func eventually(t *testing.T, what string, check func() error) {
 type routes struct {
 	mu      sync.Mutex
 	routes  map[string]stream.Route
+	deleted map[string]bool
 	away    bool
 	asked   int
 	changes chan string
 }
 
 func newRoutes() *routes {
-	return &routes{routes: map[string]stream.Route{}, changes: make(chan string, 100)}
+	return &routes{routes: map[string]stream.Route{}, deleted: map[string]bool{}, changes: make(chan string, 100)}
 }
 
 var errAway = errors.New("store is away")
@@ -52,6 +53,9 @@ func (s *routes) Route(_ context.Context, id string) (stream.Route, error) {
 		return stream.Route{}, errAway
 	}
 	r, ok := s.routes[id]
+	if !ok && s.deleted[id] {
+		return r, fmt.Errorf("stream %s: %w", id, stream.ErrDeleted)
+	}
 	if !ok {
 		return r, fmt.Errorf("stream %s: %w", id, stream.ErrNotFound)
 	}
@@ -72,6 +76,7 @@ func (s *routes) Ping(context.Context) error {
 func (s *routes) put(id string, r stream.Route) {
 	s.mu.Lock()
 	r.Stream = id
+	r.Given = max(r.Given, r.Epoch)
 	s.routes[id] = r
 	s.mu.Unlock()
 }
@@ -82,9 +87,18 @@ func (s *routes) setAway(away bool) {
 	s.away = away
 }
 
+// remove is what an operator does to a stream.
 func (s *routes) remove(id string) {
 	s.mu.Lock()
+	s.deleted[id] = true
 	delete(s.routes, id)
+	s.mu.Unlock()
+}
+
+// lose is what happens to all of them when the database is emptied.
+func (s *routes) lose() {
+	s.mu.Lock()
+	clear(s.routes)
 	s.mu.Unlock()
 }
 

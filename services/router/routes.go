@@ -14,9 +14,13 @@ import (
 // routeState is the outcome of asking the store for a stream's route.
 //
 //	(nothing) ──asked──▶ found ◀──asked──▶ absent (the store says: no such stream)
-//	    │ store away       │ store away: kept, however old
-//	    ▼                  ▼
+//	    │ store away       │ store away, or its state was lost or has gone back:
+//	    ▼                  ▼ kept, however old
 //	  failed             found, stale
+//
+// A stream that was found, and is missing though nobody has deleted it, was lost; a
+// route whose state knows no epoch as high as the one that was found has gone back.
+// In both cases what viewers watch goes on at its origin: see docs/adr/0012.
 type routeState struct {
 	route stream.Route
 	found bool
@@ -192,7 +196,16 @@ func (r *Router) takeRoute(st *streamState) {
 	asked := time.Now()
 	route, err := r.deps.Store.Route(ctx, st.id)
 	before := st.route.Load()
+	known := before != nil && before.found
 	switch {
+	case known && lost(before.route, route, err):
+		next := *before
+		next.stale, next.until = true, asked.Add(r.cfg.RouteTTL)
+		st.route.Store(&next)
+		r.storeAway.Store(false)
+		if !before.stale {
+			r.log.Warn("the store has lost a stream's state, keeping the route known", "stream", st.id, "epoch", before.route.Epoch, "given", route.Given)
+		}
 	case err == nil:
 		st.raise(route.Epoch)
 		st.route.Store(&routeState{route: route, found: true, until: asked.Add(r.cfg.RouteTTL)})
@@ -200,7 +213,7 @@ func (r *Router) takeRoute(st *streamState) {
 	case errors.Is(err, stream.ErrNotFound):
 		r.storeAway.Store(false)
 		st.route.Store(&routeState{until: asked.Add(r.cfg.NegativeTTL)})
-		if before != nil && before.found {
+		if known {
 			r.log.Info("stream is gone", "stream", st.id)
 			r.forget(st)
 		}
@@ -209,13 +222,21 @@ func (r *Router) takeRoute(st *streamState) {
 			r.log.Warn("store does not answer, keeping the routes known", "error", err)
 		}
 		next := routeState{err: fmt.Errorf("asking for the route of %s: %w", st.id, err)}
-		if before != nil && before.found {
+		if known {
 			next = *before
 			next.stale = true
 		}
 		next.until = time.Now().Add(routeRetry)
 		st.route.Store(&next)
 	}
+}
+
+// lost tells that state no longer knows what the route before said.
+func lost(before, now stream.Route, err error) bool {
+	if err != nil {
+		return errors.Is(err, stream.ErrNotFound) && !errors.Is(err, stream.ErrDeleted)
+	}
+	return now.Given < before.Epoch
 }
 
 // forget drops all bytes of a deleted stream.

@@ -6,6 +6,7 @@ package store
 //	state
 //	  stream:<id>                 hash json, key (hash), version, profile
 //	  streams                     zset of ids, all of score 0: pages in order of ids
+//	  deleted-streams             hash id → second of its deletion; without those created again
 //	  profile:<name>              hash json, version
 //	  profiles                    zset of names
 //	  profile-streams:<name>      set of the streams that refer to it
@@ -38,6 +39,7 @@ const prefix = "dionysia:"
 
 const (
 	keyStreams       = prefix + "streams"
+	keyDeleted       = prefix + "deleted-streams"
 	keyProfiles      = prefix + "profiles"
 	keyEpochs        = prefix + "epochs"
 	keyNumbers       = prefix + "numbers"

@@ -14,26 +14,31 @@ import (
 )
 
 // Route returns what a router needs of a stream, or ErrNotFound when there is no
-// such stream.
+// such stream, which is ErrDeleted when it was deleted.
 func (s *Store) Route(ctx context.Context, id string) (stream.Route, error) {
 	var conf, placed *redis.SliceCmd
 	var origins *redis.MapStringStringCmd
 	var clock *redis.TimeCmd
+	var given *redis.StringCmd
+	var deleted *redis.BoolCmd
 	_, err := s.state.Pipelined(ctx, func(p redis.Pipeliner) error {
 		conf = p.HMGet(ctx, key("stream", id), "json", "version")
 		placed = p.HMGet(ctx, key("placement", id), placementFields...)
 		origins = p.HGetAll(ctx, key("origins", id))
 		clock = p.Time(ctx)
+		deleted = p.HExists(ctx, keyDeleted, id)
+		given = p.HGet(ctx, keyEpochs, id) // the last: it may be nil, and hides no error
 		return nil
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, redis.Nil) {
 		return stream.Route{}, fmt.Errorf("reading the route of stream %s: %w", id, err)
 	}
 	st, err := decodeStream(id, conf.Val())
 	if err != nil {
-		return stream.Route{}, err
+		return stream.Route{}, absence(id, deleted.Val(), err)
 	}
 	r := stream.Route{Stream: id, Disabled: st.Disabled, HoldBack: st.HoldBack, Window: st.Window, Origins: map[uint64]string{}}
+	r.Given, _ = strconv.ParseUint(given.Val(), 10, 64)
 	p, err := decodePlacement(id, placed.Val())
 	if errors.Is(err, stream.ErrNotFound) {
 		return r, nil

@@ -12,7 +12,8 @@ import (
 )
 
 // State is what is stored of a stream. Each part has its own error: ErrNotFound
-// when there is none, or why it could not be read.
+// when there is none (of a stream that was deleted it is ErrDeleted), or why it
+// could not be read.
 type State struct {
 	Stream       stream.Stream
 	StreamErr    error
@@ -30,8 +31,13 @@ type State struct {
 // generation is the database's after they were read (see Generation): a caller that
 // knows another must not believe what is missing here.
 func (s *Store) States(ctx context.Context, ids []string, broadcast func(id string) bool) (list []State, generation string, err error) {
+	if len(ids) == 0 {
+		generation, err = s.Generation(ctx)
+		return nil, generation, err
+	}
 	streams, placements := make([]*redis.SliceCmd, len(ids)), make([]*redis.SliceCmd, len(ids))
 	broadcasts := make([]*redis.StringCmd, len(ids))
+	var deleted *redis.SliceCmd
 	var read func() string
 	_, err = s.state.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i, id := range ids {
@@ -41,12 +47,16 @@ func (s *Store) States(ctx context.Context, ids []string, broadcast func(id stri
 				broadcasts[i] = p.Get(ctx, key("broadcast", id))
 			}
 		}
+		deleted = p.HMGet(ctx, keyDeleted, ids...)
 		read = pipeGeneration(ctx, p)
 		return nil
 	})
 	var answered redis.Error // about one of them, that has it too
 	if err != nil && !errors.As(err, &answered) {
 		return nil, "", fmt.Errorf("reading %d streams and their placements: %w", len(ids), err)
+	}
+	if err := deleted.Err(); err != nil {
+		return nil, "", fmt.Errorf("reading which of %d streams were deleted: %w", len(ids), err)
 	}
 	list = make([]State, len(ids))
 	for i, id := range ids {
@@ -55,6 +65,7 @@ func (s *Store) States(ctx context.Context, ids []string, broadcast func(id stri
 			st.StreamErr = missing(err, "stream", id)
 		} else {
 			st.Stream, st.StreamErr = decodeStream(id, v)
+			st.StreamErr = absence(id, deleted.Val()[i] != nil, st.StreamErr)
 		}
 		if v, err := placements[i].Result(); err != nil {
 			st.PlacementErr = missing(err, "placement of stream", id)

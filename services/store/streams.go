@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -40,7 +41,7 @@ func (s *Store) CreateStream(ctx context.Context, st stream.Stream, keyHash stri
 		return fmt.Errorf("encoding stream %s: %w", st.ID, err)
 	}
 	_, err = s.run(ctx, s.state, "stream_create",
-		[]string{key("stream", st.ID), keyStreams, key("profile", st.Profile), preProfileStream + st.Profile},
+		[]string{key("stream", st.ID), keyStreams, key("profile", st.Profile), preProfileStream + st.Profile, keyDeleted},
 		st.ID, b, keyHash, st.Profile, builtin(st.Profile))
 	if err != nil {
 		return fmt.Errorf("creating stream %s: %w", st.ID, err)
@@ -48,13 +49,30 @@ func (s *Store) CreateStream(ctx context.Context, st stream.Stream, keyHash stri
 	return nil
 }
 
-// GetStream returns a stream, or ErrNotFound.
+// GetStream returns a stream, or ErrNotFound, which is ErrDeleted when it was
+// deleted.
 func (s *Store) GetStream(ctx context.Context, id string) (stream.Stream, error) {
 	v, err := s.state.HMGet(ctx, key("stream", id), "json", "version").Result()
 	if err != nil {
 		return stream.Stream{}, missing(err, "stream", id)
 	}
-	return decodeStream(id, v)
+	st, err := decodeStream(id, v)
+	if errors.Is(err, stream.ErrNotFound) {
+		deleted, markErr := s.state.HExists(ctx, keyDeleted, id).Result()
+		if markErr != nil {
+			return st, missing(markErr, "stream", id)
+		}
+		err = absence(id, deleted, err)
+	}
+	return st, err
+}
+
+// absence makes of the ErrNotFound of a stream an ErrDeleted when it was deleted.
+func absence(id string, deleted bool, err error) error {
+	if deleted && errors.Is(err, stream.ErrNotFound) {
+		return fmt.Errorf("stream %q: %w", id, stream.ErrDeleted)
+	}
+	return err
 }
 
 func decodeStream(id string, v []any) (stream.Stream, error) {
@@ -140,7 +158,7 @@ func (s *Store) UpdateStream(ctx context.Context, st stream.Stream) (stream.Stre
 // DeleteStream deletes a stream, or returns ErrNotFound. Ending its placement is
 // the controller's work.
 func (s *Store) DeleteStream(ctx context.Context, id string) error {
-	if _, err := s.run(ctx, s.state, "stream_delete", []string{key("stream", id), keyStreams}, id, preProfileStream); err != nil {
+	if _, err := s.run(ctx, s.state, "stream_delete", []string{key("stream", id), keyStreams, keyDeleted}, id, preProfileStream); err != nil {
 		return fmt.Errorf("deleting stream %s: %w", id, err)
 	}
 	// What is left in live expires by itself.

@@ -12,6 +12,9 @@ type Route struct {
 	// Epoch and Origin are the current placement's; 0 and "" when there is none.
 	Epoch  uint64 `json:"epoch"`
 	Origin string `json:"origin"`
+	// Given is the highest epoch that was ever given; one that is below what was
+	// seen before comes of a state that has gone back in time.
+	Given uint64 `json:"given"`
 	// Origins maps earlier epochs, back to the window, to their origins.
 	Origins map[uint64]string `json:"origins"`
 	// HoldBack and Window as in Stream.

@@ -5,6 +5,7 @@ package stream
 
 import (
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -22,6 +23,11 @@ var (
 	ErrNoRoom   = errors.New("no capacity") // a commit would overbook a device
 	ErrInUse    = errors.New("in use")      // e.g. a profile that streams refer to
 )
+
+// ErrDeleted is the ErrNotFound of a stream that somebody has deleted. A stream that
+// is not found without it never was, or was lost with Redis state: what goes on of
+// it is left alone until state says more.
+var ErrDeleted = fmt.Errorf("deleted: %w", ErrNotFound)
 
 // Defaults and ranges of a stream's settings.
 const (

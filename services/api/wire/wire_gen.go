@@ -515,7 +515,7 @@ type Problem struct {
 	// Instance The request's path
 	Instance string `json:"instance,omitempty"`
 
-	// Reason Why a publisher was refused: unknown_stream, no_key, bad_key, disabled or busy
+	// Reason Why a publisher was refused: unknown_stream, deleted_stream, no_key, bad_key, disabled or busy
 	Reason string `json:"reason,omitempty"`
 	Status int    `json:"status"`
 	Title  string `json:"title"`
@@ -557,7 +557,7 @@ type PublishGrant struct {
 type PublishRequest struct {
 	Conn string `json:"conn"`
 
-	// Key Empty: the agent has refused it for the lack of a key; the answer is no_key or unknown_stream
+	// Key Empty: the agent has refused it for the lack of a key; the answer is no_key, unknown_stream or deleted_stream
 	Key      string `json:"key"`
 	Node     string `json:"node"`
 	Protocol string `json:"protocol"`
@@ -1120,7 +1120,7 @@ type ClientInterface interface {
 	// IngestPublishWithBody May this publisher publish this stream?
 	//
 	// 200 grants and claims the stream for the connection. 403 refuses, with the
-	// `reason` unknown_stream, no_key, bad_key or disabled; 409 with the reason busy says
+	// `reason` unknown_stream, deleted_stream, no_key, bad_key or disabled; 409 with the reason busy says
 	// that another publisher holds the stream.
 	//
 	// Takes any type of body and a specified content type.
@@ -1131,7 +1131,7 @@ type ClientInterface interface {
 	// IngestPublish May this publisher publish this stream?
 	//
 	// 200 grants and claims the stream for the connection. 403 refuses, with the
-	// `reason` unknown_stream, no_key, bad_key or disabled; 409 with the reason busy says
+	// `reason` unknown_stream, deleted_stream, no_key, bad_key or disabled; 409 with the reason busy says
 	// that another publisher holds the stream.
 	//
 	// Takes a body of the `application/json` content type.
@@ -1363,7 +1363,7 @@ func (c *Client) PutIngestReport(ctx context.Context, node string, body PutInges
 // IngestPublishWithBody May this publisher publish this stream?
 //
 // 200 grants and claims the stream for the connection. 403 refuses, with the
-// `reason` unknown_stream, no_key, bad_key or disabled; 409 with the reason busy says
+// `reason` unknown_stream, deleted_stream, no_key, bad_key or disabled; 409 with the reason busy says
 // that another publisher holds the stream.
 //
 // Takes any type of body and a specified content type.
@@ -1384,7 +1384,7 @@ func (c *Client) IngestPublishWithBody(ctx context.Context, contentType string, 
 // IngestPublish May this publisher publish this stream?
 //
 // 200 grants and claims the stream for the connection. 403 refuses, with the
-// `reason` unknown_stream, no_key, bad_key or disabled; 409 with the reason busy says
+// `reason` unknown_stream, deleted_stream, no_key, bad_key or disabled; 409 with the reason busy says
 // that another publisher holds the stream.
 //
 // Takes a body of the `application/json` content type.
@@ -3047,7 +3047,7 @@ type ClientWithResponsesInterface interface {
 	// IngestPublishWithBodyWithResponse May this publisher publish this stream?
 	//
 	// 200 grants and claims the stream for the connection. 403 refuses, with the
-	// `reason` unknown_stream, no_key, bad_key or disabled; 409 with the reason busy says
+	// `reason` unknown_stream, deleted_stream, no_key, bad_key or disabled; 409 with the reason busy says
 	// that another publisher holds the stream.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -3058,7 +3058,7 @@ type ClientWithResponsesInterface interface {
 	// IngestPublishWithResponse May this publisher publish this stream?
 	//
 	// 200 grants and claims the stream for the connection. 403 refuses, with the
-	// `reason` unknown_stream, no_key, bad_key or disabled; 409 with the reason busy says
+	// `reason` unknown_stream, deleted_stream, no_key, bad_key or disabled; 409 with the reason busy says
 	// that another publisher holds the stream.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
@@ -4483,7 +4483,7 @@ func (c *ClientWithResponses) PutIngestReportWithResponse(ctx context.Context, n
 // IngestPublishWithBodyWithResponse May this publisher publish this stream?
 //
 // 200 grants and claims the stream for the connection. 403 refuses, with the
-// `reason` unknown_stream, no_key, bad_key or disabled; 409 with the reason busy says
+// `reason` unknown_stream, deleted_stream, no_key, bad_key or disabled; 409 with the reason busy says
 // that another publisher holds the stream.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -4500,7 +4500,7 @@ func (c *ClientWithResponses) IngestPublishWithBodyWithResponse(ctx context.Cont
 // IngestPublishWithResponse May this publisher publish this stream?
 //
 // 200 grants and claims the stream for the connection. 403 refuses, with the
-// `reason` unknown_stream, no_key, bad_key or disabled; 409 with the reason busy says
+// `reason` unknown_stream, deleted_stream, no_key, bad_key or disabled; 409 with the reason busy says
 // that another publisher holds the stream.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).

@@ -221,32 +221,43 @@ func (st *state) unclaimed(run stream.RunID) bool {
 func (o *Origin) findPast(st *state, key string) (*file, bool) {
 	name, _, _ := strings.Cut(key, "/")
 	run, err := stream.ParseRunID(name)
-	if err != nil || !st.unclaimed(run) {
+	if err != nil {
 		return nil, false
 	}
-	st.asking.Lock()
-	defer st.asking.Unlock()
-	if st.unclaimed(run) {
-		if o.storeAway() {
-			return nil, false
-		}
-		ctx, cancel := context.WithTimeout(o.ctx, o.cfg.StoreTimeout)
-		defer cancel()
-		tail, err := o.cfg.Store.LoadTail(ctx, st.id)
-		if err != nil && !errors.Is(err, stream.ErrNotFound) {
-			o.storeFailed(err)
-			return nil, false
-		}
-		found := st.examine(tail)
-		st.mu.Lock()
-		st.claim(o, found)
-		st.mu.Unlock()
+	if st.unclaimed(run) && !o.claimPast(st, run) {
+		return nil, false
 	}
+	// Claimed just now, or by another request after this one had looked for the file.
 	v, ok := st.files.Load(key)
 	if !ok {
 		return nil, false
 	}
 	return v.(*file), true
+}
+
+// claimPast asks the tail what of st's leftovers is public, unless another request
+// has done so by the time that it is this one's turn.
+func (o *Origin) claimPast(st *state, run stream.RunID) bool {
+	st.asking.Lock()
+	defer st.asking.Unlock()
+	if !st.unclaimed(run) {
+		return true
+	}
+	if o.storeAway() {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(o.ctx, o.cfg.StoreTimeout)
+	defer cancel()
+	tail, err := o.cfg.Store.LoadTail(ctx, st.id)
+	if err != nil && !errors.Is(err, stream.ErrNotFound) {
+		o.storeFailed(err)
+		return false
+	}
+	found := st.examine(tail)
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.claim(o, found)
+	return true
 }
 
 // forget drops what is known of an earlier run with the id of a new one, whose

@@ -191,6 +191,19 @@ func TestFormerRunsOfAStreamThatIsElsewhere(t *testing.T) {
 	})
 }
 
+// A request that looked for a segment just before another one claimed it finds it all
+// the same.
+func TestClaimedBetweenTwoLooks(t *testing.T) {
+	w, _ := killed(t, 2, nil)
+	w = w.again()
+	w.codes(map[string]int{"seg/e1r1/180p/1.m4s": 200})
+	for key, want := range map[string]bool{"e1r1/180p/2.m4s": true, "e1r1/180p/3.m4s": false, "e1r2/180p/2.m4s": false} {
+		if _, ok := w.origin.findPast(w.origin.lookup("demo"), key); ok != want {
+			t.Errorf("%s: found %t", key, ok)
+		}
+	}
+}
+
 // The stream comes back here after its former runs were asked for.
 func TestAskedForAndThenContinued(t *testing.T) {
 	c := &clock{at: time.Now()}

@@ -267,9 +267,7 @@ func TestWindowAndDeletion(t *testing.T) {
 	}
 	c.Add(31 * time.Second)
 	w.eventually("/live/demo/seg/e1r1/180p/1.m4s", 404, nil)
-	if _, err := os.Stat(filepath.Join(r.dir, "180p_1.m4s")); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("still on disk: %v", err)
-	}
+	testkit.Eventually(t, wait, "the file to go", func() error { return removed(filepath.Join(r.dir, "180p_1.m4s")) })
 	if code, _ := w.get("/live/demo/seg/e1r1/180p/20.m4s"); code != 200 {
 		t.Errorf("a listed segment: %d", code)
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
@@ -114,10 +115,10 @@ func TestCardGoesAndReturns(t *testing.T) {
 	if !alone(t) {
 		return
 	}
-	stub, enc := nvmlstub.Build(t), softwareEncoders(t)
+	stub, enc, log := nvmlstub.Build(t), softwareEncoders(t), &logged{}
 	one, two := nvmlstub.L4(1), nvmlstub.L4(2)
 	stub.Set(one, two)
-	m := manager(t, Config{NVML: stub.Library(), Run: enc.Run})
+	m := manager(t, Config{NVML: stub.Library(), Run: enc.Run, Logger: hclog.New(&hclog.LoggerOptions{Output: log})})
 	await(t, m, nvmlstub.ID(1), "usable", usable)
 	await(t, m, nvmlstub.ID(2), "usable", usable)
 	tries := len(enc.tries())
@@ -127,7 +128,7 @@ func TestCardGoesAndReturns(t *testing.T) {
 		happen func()
 		reason string
 	}{
-		{"fell off the bus", func() { two.Lost = 15; stub.Set(one, two) }, "the card does not answer: nvmlDeviceGet"},
+		{"fell off the bus", func() { two.Lost = 15; stub.Set(one, two) }, "does not answer"},
 		{"needs a reset", func() { two.Lost = 16; stub.Set(one, two) }, "does not answer"},
 		{"is in an unknown state", func() { two.Lost = 999; stub.Set(one, two) }, "does not answer"},
 		{"is no longer there", func() { stub.Set(one) }, "does"},
@@ -146,6 +147,11 @@ func TestCardGoesAndReturns(t *testing.T) {
 			stub.Set(one, two)
 			await(t, m, nvmlstub.ID(2), "back", func(d capacity.Device) bool { return d.Usable && d.GPU.MemoryUsed != nil })
 		})
+	}
+	// The first reason is the query's own, until the driver was opened anew and lists the
+	// card no longer.
+	if said := "a GPU is gone: device=" + nvmlstub.ID(2) + ` name="NVIDIA L4" reason="the card does not answer: nvmlDeviceGet`; !strings.Contains(log.String(), said) {
+		t.Errorf("it did not log %s:\n%s", said, log)
 	}
 	if n := len(enc.tries()) - tries; n > 0 {
 		t.Errorf("%d more encodes: what was proven of the same card, driver and GPAC still holds", n)

@@ -174,3 +174,21 @@ func awaitNVML(t *testing.T, m *Manager, words string) {
 		return nil
 	})
 }
+
+// logged keeps what is logged while others write it.
+type logged struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}

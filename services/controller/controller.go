@@ -165,9 +165,11 @@ type Controller struct {
 	// What a replica remembers whether it leads or not. Only the loop touches it.
 	state databaseSeen
 
-	// The leader's memory. Only the loop touches it; a new leader starts empty
-	// and holds until the reports have refilled it.
+	// The leader's memory. Only the loop touches it; a new leader starts empty, or
+	// with what remembered gives it, and holds until the reports have refilled it.
 	renewed   time.Time // the lease
+	token     uint64    // of the lease that it has, or had last; 0 when another has led since
+	turned    string    // the generation of its last turn
 	holdUntil time.Time
 	failing   bool
 	nodes     map[string]nodeSeen

@@ -20,6 +20,9 @@ func (c *Controller) refreshView(ctx context.Context, now time.Time) error {
 	if _, err := c.ledgers.Refresh(ctx); err != nil {
 		return fmt.Errorf("reading the ledgers: %w", err)
 	}
+	if g := c.ledgers.Generation(); g != c.state.generation {
+		return fmt.Errorf("reading the ledgers: Redis state was replaced: it is %s, not %s", g, c.state.generation)
+	}
 	takers := 0
 	for id, w := range c.workers {
 		if w.lost && now.Sub(w.at) > forgetLost && len(c.ledgers.Load(id, w.load)) == 0 {

@@ -39,9 +39,19 @@ func (c *Controller) watchDatabase(ctx context.Context, leads bool) error {
 	if err != nil {
 		return err
 	}
+	c.note(g, leads)
+	return nil
+}
+
+// goneBack is the generation of a database that was replaced, by one that may be of
+// the same generation.
+const goneBack = "gone back"
+
+// note takes the generation that was read.
+func (c *Controller) note(g string, leads bool) {
 	d := &c.state
 	if g == d.generation {
-		return nil
+		return
 	}
 	now := c.now()
 	first := d.generation == ""
@@ -57,13 +67,23 @@ func (c *Controller) watchDatabase(ctx context.Context, leads bool) error {
 		}
 	}
 	d.generation, d.since, d.first, d.led = g, now, first, leads
-	return nil
 }
 
-// otherDatabase says whether the generation has changed since it was last noted.
-func (c *Controller) otherDatabase(ctx context.Context) bool {
-	g, err := c.store.Generation(ctx)
-	return err == nil && c.state.generation != "" && g != c.state.generation
+// remembered are the broadcasts of this replica's last leadership that state may have
+// lost since, if nobody has led in between: the token would be higher by more than one.
+// In a state that has gone back it can't tell that; what others wrote is lost then too.
+func (c *Controller) remembered(token uint64) map[string]*streamSeen {
+	kept := map[string]*streamSeen{}
+	if c.token == 0 || token > c.token+1 {
+		return kept
+	}
+	for id, st := range c.streams {
+		lost := c.turned != c.state.generation || st.unsaved
+		if b := st.broadcast; lost && b != nil && b.State != stream.BroadcastEnded {
+			kept[id] = &streamSeen{broadcast: b, loaded: true, unsaved: true, publishedAt: c.now(), grace: st.grace}
+		}
+	}
+	return kept
 }
 
 // settling says whether epochs may be missing from Redis that workers have not

@@ -37,17 +37,14 @@ func (c *Controller) campaign(ctx context.Context) {
 	t := time.NewTicker(c.cfg.LeaseTTL / 3)
 	defer t.Stop()
 	for {
-		if err := c.watchDatabase(ctx, false); err != nil {
-			c.log.Debug("asking which database it is", "error", err)
-		}
-		token, ok, err := c.store.AcquireLease(ctx, lease, c.cfg.Holder, c.cfg.LeaseTTL)
+		token, ok, err := c.stand(ctx)
 		switch {
 		case err != nil:
 			c.log.Debug("asking for the lease", "error", err)
 		case ok:
 			c.log.Info("leading", "token", token)
 			c.m.leader.Set(1)
-			c.lead(ctx)
+			c.lead(ctx, token)
 			c.m.leader.Set(0)
 			c.log.Info("no longer leading")
 		}
@@ -59,9 +56,26 @@ func (c *Controller) campaign(ctx context.Context) {
 	}
 }
 
+// stand asks for the lease. When the database is another one than before, replicas
+// that did not lead last leave it to the one that did, for as long as a lease lasts:
+// that one remembers what the database may have lost.
+func (c *Controller) stand(ctx context.Context) (token uint64, ok bool, err error) {
+	if err := c.watchDatabase(ctx, false); err != nil {
+		return 0, false, err
+	}
+	if c.token == 0 && !c.state.first && c.now().Sub(c.state.since) < c.cfg.LeaseTTL {
+		return 0, false, nil
+	}
+	token, ok, err = c.store.AcquireLease(ctx, lease, c.cfg.Holder, c.cfg.LeaseTTL)
+	if err == nil && !ok {
+		c.token = 0 // another one leads
+	}
+	return token, ok, err
+}
+
 // lead turns the loop until the lease is lost. A turn begins a tenth of the
 // interval after the last one's end at the earliest, however much is announced.
-func (c *Controller) lead(ctx context.Context) {
+func (c *Controller) lead(ctx context.Context, token uint64) {
 	var beside sync.WaitGroup
 	defer beside.Wait() // after cancel
 	ctx, cancel := context.WithCancel(ctx)
@@ -69,7 +83,7 @@ func (c *Controller) lead(ctx context.Context) {
 	for _, run := range c.cfg.Beside {
 		beside.Go(func() { run(ctx) })
 	}
-	c.begin()
+	c.begin(token)
 
 	changed := c.store.Watch(ctx)
 	tick := time.NewTicker(c.cfg.Interval)
@@ -103,21 +117,27 @@ func (c *Controller) lead(ctx context.Context) {
 	}
 }
 
-// begin forgets what an earlier leadership has seen.
-func (c *Controller) begin() {
-	c.nodes, c.workers, c.streams = map[string]nodeSeen{}, map[string]*workerSeen{}, map[string]*streamSeen{}
+// begin forgets what an earlier leadership has seen, but for the broadcasts that the
+// database may have lost since.
+func (c *Controller) begin(token uint64) {
+	c.streams, c.token = c.remembered(token), token
+	c.nodes, c.workers = map[string]nodeSeen{}, map[string]*workerSeen{}
 	c.ledgers, c.view, c.repaired = c.store.NewLedgers(), nil, map[string]time.Time{}
 	c.from, c.renewed = "", c.now()
 	c.holdUntil = c.renewed.Add(c.cfg.Hold)
 }
 
 // renew extends the lease. leads is false when it is another's; renewed is false
-// while that is not known. A lease that went with its database is taken again:
-// what this leader remembers is what the database has lost.
+// while that is not known. A lease that is gone before its time went with its
+// database, and is taken again: what this leader remembers is what the database has
+// lost.
 func (c *Controller) renew(ctx context.Context) (renewed, leads bool) {
 	ok, err := c.store.RenewLease(ctx, lease, c.cfg.Holder, c.cfg.LeaseTTL)
-	if err == nil && !ok && c.otherDatabase(ctx) {
-		_, ok, err = c.store.AcquireLease(ctx, lease, c.cfg.Holder, c.cfg.LeaseTTL)
+	if err == nil && !ok && c.now().Sub(c.renewed) < c.cfg.LeaseTTL {
+		var token uint64
+		if token, ok, err = c.store.AcquireLease(ctx, lease, c.cfg.Holder, c.cfg.LeaseTTL); err == nil && ok {
+			c.token, c.state.generation = token, goneBack
+		}
 	}
 	switch {
 	case err != nil:
@@ -173,6 +193,7 @@ func (c *Controller) turn(ctx context.Context) {
 		c.log.Warn("observing failed; nothing is decided until it works again", "error", err)
 		return
 	}
+	c.turned = c.state.generation
 	if c.failing {
 		// Reports expired while Redis was away: believe nobody gone yet.
 		c.failing, snap.holding = false, true
@@ -226,7 +247,7 @@ func (c *Controller) reconcileAll(ctx context.Context, s *snapshot) {
 		}
 		if generation != c.state.generation { // what was not found may have been lost
 			c.from, s.holding, s.settling = part[0], true, true
-			c.log.Warn("Redis state was replaced while streams were looked at; the next turn goes on there", "stream", part[0])
+			c.note(generation, true)
 			return
 		}
 		for i, id := range part {

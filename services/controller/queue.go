@@ -116,6 +116,9 @@ func (c *Controller) admit(ctx context.Context, s *snapshot, w *waiter) error {
 	if err != nil && !errors.Is(err, stream.ErrNotFound) {
 		return fmt.Errorf("reading the placement: %w", err)
 	}
+	if p.Epoch < w.old.Epoch {
+		return fmt.Errorf("the placement of epoch %d is gone, there is one of epoch %d: Redis state was replaced", w.old.Epoch, p.Epoch)
+	}
 	if p.Epoch != w.old.Epoch && p.State == stream.PlacementPlaced {
 		return nil // somebody has placed it; the next turn looks at that
 	}

@@ -128,6 +128,13 @@ func (l *Ledgers) Held(worker, id string) (reserved []stream.Reservation, young 
 	return reserved, young
 }
 
+// Generation is that of the database which the view is of; see Store.Generation.
+func (l *Ledgers) Generation() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.generation
+}
+
 // Workers returns the workers that hold something, in order.
 func (l *Ledgers) Workers() []string {
 	l.mu.Lock()

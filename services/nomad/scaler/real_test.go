@@ -21,14 +21,15 @@ import (
 
 // burner is a task that is busy while a file is there, and nearly idle otherwise.
 const burner = `while :; do
-  if [ -e %s ]; then i=0; while [ $i -lt 10000 ]; do i=$((i+1)); done; sleep 0.05; else sleep 0.5; fi
+  if [ -e %s ]; then i=0; while [ $i -lt 10000 ]; do i=$((i+1)); done; sleep 0.05; else sleep 1; fi
 done`
 
-// burnJob is a service that is rolled out as nomad/jobs/router.nomad.hcl is, with 200 MHz
-// reserved for each instance.
+// burnJob is a service that is rolled out as nomad/jobs/router.nomad.hcl is, with 50 MHz
+// reserved for each instance: three get as much when thirty others want the machine too,
+// and what they do while they are nearly idle is far less.
 func burnJob(id, file string, lowest, most int64) *api.Job {
 	task := api.NewTask("burn", "raw_exec").SetConfig("command", "/bin/sh").SetConfig("args", []string{"-c", fmt.Sprintf(burner, file)}).
-		Require(&api.Resources{CPU: ptr(200), MemoryMB: ptr(32)})
+		Require(&api.Resources{CPU: ptr(50), MemoryMB: ptr(32)})
 	group := api.NewTaskGroup("burn", 1).AddTask(task)
 	group.Scaling = &api.ScalingPolicy{Enabled: ptr(true), Min: &lowest, Max: &most}
 	group.Update = &api.UpdateStrategy{Canary: ptr(1), AutoPromote: ptr(true), AutoRevert: ptr(true), MaxParallel: ptr(1), HealthCheck: ptr("task_states"),
@@ -103,7 +104,7 @@ func TestRealNomad(t *testing.T) {
 	}
 	runs := func(want int) {
 		t.Helper()
-		testkit.Eventually(t, 90*time.Second, fmt.Sprintf("%d instances", want), func() error {
+		testkit.Eventually(t, 3*time.Minute, fmt.Sprintf("%d instances", want), func() error {
 			if e, n := events(); n != want {
 				return fmt.Errorf("%d run, after %d events", n, len(e))
 			}
@@ -113,7 +114,7 @@ func TestRealNomad(t *testing.T) {
 	runs(3)
 	// It stays busy, and the bound holds.
 	seen := log.count("3 is the most that may run")
-	testkit.Eventually(t, 30*time.Second, "more looks at a job at its bound", func() error {
+	testkit.Eventually(t, 2*time.Minute, "more looks at a job at its bound", func() error {
 		if log.count("3 is the most that may run") < seen+8 {
 			return errors.New("not yet")
 		}
@@ -137,7 +138,7 @@ func TestRealNomad(t *testing.T) {
 	}
 
 	server.Kill()
-	testkit.Eventually(t, 30*time.Second, "a warning", func() error {
+	testkit.Eventually(t, 2*time.Minute, "a warning", func() error {
 		if log.count("nothing is scaled until it does") == 0 {
 			return errors.New("not yet")
 		}

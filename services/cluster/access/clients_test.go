@@ -1,6 +1,7 @@
 package access_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -8,6 +9,7 @@ import (
 
 	consulapi "github.com/hashicorp/consul/api"
 
+	"github.com/dionysia-dev/dionysia/internal/testkit"
 	"github.com/dionysia-dev/dionysia/services/cluster/keys"
 )
 
@@ -24,14 +26,22 @@ func (a *agents) registers(t *testing.T, token, service string) bool {
 	return true
 }
 
-func (a *agents) mayWrite(t *testing.T, token string) (list []string) {
+// mayWrite waits until a token may write these services and no other: a server that
+// does not lead hears of a change a moment after the one that made it.
+func (a *agents) mayWrite(t *testing.T, name, token string, want ...string) {
 	t.Helper()
-	for _, service := range []string{"api", "edge", "ingest", "mediamtx", "nomad", "nomad-client", "origin", "redis-live", "redis-state", "router", "worker"} {
-		if a.registers(t, token, service) {
-			list = append(list, service)
+	testkit.Eventually(t, timeout, "the rights of "+name, func() error {
+		var got []string
+		for _, service := range []string{"api", "edge", "ingest", "mediamtx", "nomad", "nomad-client", "origin", "redis-live", "redis-state", "router", "worker"} {
+			if a.registers(t, token, service) {
+				got = append(got, service)
+			}
 		}
-	}
-	return list
+		if !slices.Equal(got, want) {
+			return fmt.Errorf("it may write %v, want %v", got, want)
+		}
+		return nil
+	})
 }
 
 // clients shows that a Nomad client may write its own host's services alone, what
@@ -53,14 +63,13 @@ func (a *agents) clients(t *testing.T) {
 		"consul.operator":      nil,
 	} {
 		tokens[secret] = a.secret(t, secret)
-		if got := a.mayWrite(t, tokens[secret]); !slices.Equal(got, want) {
-			t.Errorf("%s may write %v, want %v", secret, got, want)
-		}
+		a.mayWrite(t, secret, tokens[secret], want...)
 	}
 	a.init(t, keys.Options{}, "w2=IP5,edge")
-	if r := a.mustApply(t); !slices.Contains(r.Changed, "Consul token "+w2) || a.registers(t, tokens[w2], "redis-state") || !a.registers(t, tokens[w2], "edge") {
+	if r := a.mustApply(t); !slices.Contains(r.Changed, "Consul token "+w2) {
 		t.Errorf("another role: changed %v", r.Changed)
 	}
+	a.mayWrite(t, w2+", another role's", tokens[w2], "edge", "nomad-client")
 	if err := os.Remove(shared); err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +79,7 @@ func (a *agents) clients(t *testing.T) {
 	if want := []string{"Consul token consul.agent.w2", "Consul token " + keys.SharedNomadClient, "Consul token " + w2}; !slices.Equal(r.Removed, want) {
 		t.Errorf("removed %v, want %v", r.Removed, want)
 	}
-	if a.registers(t, tokens[w2], "edge") || a.registers(t, tokens[keys.SharedNomadClient], "worker") || !a.registers(t, tokens[keys.NomadClient("w1")], "worker") {
-		t.Error("tokens of what is no more are good, or another is not")
-	}
+	a.mayWrite(t, w2+", of a host that is no more", tokens[w2])
+	a.mayWrite(t, keys.SharedNomadClient+", which is no more", tokens[keys.SharedNomadClient])
+	a.mayWrite(t, keys.NomadClient("w1"), tokens[keys.NomadClient("w1")], "nomad-client", "worker")
 }

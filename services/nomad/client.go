@@ -6,6 +6,7 @@ package nomad
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
@@ -25,6 +26,16 @@ type Options struct {
 	Token func() (string, error)
 }
 
+// CheckAddr says what is wrong with an address, in words of its own: of host:4646 the
+// host would be taken for the scheme.
+func CheckAddr(addr string) error {
+	u, err := url.Parse(addr)
+	if err == nil && ((u.Scheme == "http" || u.Scheme == "https") && u.Host != "" || u.Scheme == "unix" && u.Path != "") {
+		return nil
+	}
+	return fmt.Errorf("%q is not a URL such as http://127.0.0.1:4646 or unix:///secrets/api.sock, nor %q", addr, Off)
+}
+
 // timeout bounds each request that is not a stream.
 const timeout = 5 * time.Second
 
@@ -40,7 +51,7 @@ type Client struct {
 	token func() (string, error)
 }
 
-// NewClient sends nothing yet.
+// NewClient sends nothing yet. Addr is to pass CheckAddr.
 func NewClient(o Options) (*Client, error) {
 	conf := api.DefaultConfig()
 	if o.Addr != "" {

@@ -214,6 +214,11 @@ func TestClusterStatusOfAnInstallationWithoutNomad(t *testing.T) {
 	contains(t, c.run(args...), "not used", "0 workers, 0 streams", "Nothing is wrong.")
 	missing := filepath.Join(t.TempDir(), "none")
 	contains(t, c.run("cluster", "status", "--consul-addr", "off", "--nomad-addr", "127.0.0.1:4646"), `"127.0.0.1:4646" is not a URL such as`)
+	for _, command := range [][]string{{"cluster", "status", "--watch"}, {"stream", "watch", "demo"}} {
+		if err := c.try(t.Context(), &bytes.Buffer{}, append(command, "--interval", "99ms")...); err == nil || !strings.Contains(err.Error(), "--interval: 99ms is less than 100ms") {
+			t.Errorf("%v: %v", command, err)
+		}
+	}
 	contains(t, c.fails(append(args, "--consul-addr", "127.0.0.1:1", "--consul-token-file", missing)...), "1 thing wrong")
 	var out bytes.Buffer
 	if err := c.try(t.Context(), &out, append(args[:len(args)-1], "--token-file", missing)...); err == nil {

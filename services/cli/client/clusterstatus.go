@@ -29,8 +29,8 @@ func (f *ClusterFlags) nomad() (*nomad.Client, error) {
 	if f.NomadAddr == nomad.Off {
 		return nil, nil
 	}
-	if !strings.Contains(f.NomadAddr, "://") {
-		return nil, fmt.Errorf("--nomad-addr (NOMAD_ADDR): %q is not a URL such as http://127.0.0.1:4646", f.NomadAddr)
+	if err := nomad.CheckAddr(f.NomadAddr); err != nil {
+		return nil, fmt.Errorf("--nomad-addr (NOMAD_ADDR): %w", err)
 	}
 	o := nomad.Options{Addr: f.NomadAddr}
 	if f.NomadTokenFile != "" {
@@ -83,6 +83,9 @@ func (ClusterStatusCmd) Help() string {
 Without --check the exit status says only whether anything could be had.`
 }
 
+// Validate implements kong's validator.
+func (cmd *ClusterStatusCmd) Validate() error { return checkInterval(cmd.Interval) }
+
 // Run shows the status, once or until it is interrupted.
 func (cmd *ClusterStatusCmd) Run(ctx *Context) error {
 	c := &session{Context: ctx, json: cmd.Output == "json"}
@@ -102,7 +105,7 @@ func (cmd *ClusterStatusCmd) Run(ctx *Context) error {
 		if err := c.again(s); err != nil {
 			return err
 		}
-		if !c.wait(max(cmd.Interval, 100*time.Millisecond)) {
+		if !c.wait(cmd.Interval) {
 			return nil
 		}
 	}

@@ -142,8 +142,21 @@ func (c *session) event(e wire.Event) error {
 type StreamWatchCmd struct {
 	Flags
 	ID       string        `arg:""`
-	Interval time.Duration `default:"1s" help:"How often to look (${default})."`
+	Interval time.Duration `default:"1s" help:"How often to look (${default}), at least 100ms."`
 }
+
+// minInterval is how often a command may ask at most.
+const minInterval = 100 * time.Millisecond
+
+func checkInterval(d time.Duration) error {
+	if d < minInterval {
+		return fmt.Errorf("--interval: %v is less than %v", d, minInterval)
+	}
+	return nil
+}
+
+// Validate implements kong's validator.
+func (cmd *StreamWatchCmd) Validate() error { return checkInterval(cmd.Interval) }
 
 // Run prints the state and each change of it until it is interrupted.
 func (cmd *StreamWatchCmd) Run(ctx *Context) error {
@@ -178,7 +191,7 @@ func (cmd *StreamWatchCmd) Run(ctx *Context) error {
 			}
 			shown = now
 		}
-		if !c.wait(max(cmd.Interval, 100*time.Millisecond)) {
+		if !c.wait(cmd.Interval) {
 			return nil
 		}
 	}

@@ -180,6 +180,9 @@ func (f NomadFlags) client() (*nomad.Client, error) {
 	if f.Addr == "" || f.Addr == nomad.Off {
 		return nil, nil
 	}
+	if err := nomad.CheckAddr(f.Addr); err != nil {
+		return nil, fmt.Errorf("--nomad-addr (DIONYSIA_NOMAD_ADDR): %w", err)
+	}
 	opts := nomad.Options{Addr: f.Addr}
 	if f.Token != "" {
 		opts.Token = func() (string, error) { return credential("--nomad-token-file", f.Token) }

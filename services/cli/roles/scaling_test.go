@@ -19,6 +19,7 @@ func TestScalingFlags(t *testing.T) {
 		"none":              {func(f *API) { f.Scaling, f.Nomad.Addr = ScalingFlags{}, "off" }, 0, ""},
 		"an empty variable": {func(f *API) { f.Scaling.Jobs = []string{""} }, 0, ""},
 		"without Nomad":     {func(f *API) { f.Nomad.Addr = "off" }, 0, "--scale-jobs needs Nomad: --nomad-addr names it"},
+		"a bare address":    {func(f *API) { f.Nomad.Addr = "nomad:4646" }, 0, `--nomad-addr (DIONYSIA_NOMAD_ADDR): "nomad:4646" is not a URL such as http://127.0.0.1:4646 or unix:///secrets/api.sock, nor "off"`},
 		"twice":             {func(f *API) { f.Scaling.Jobs = []string{"api", "api"} }, 0, `--scale-jobs: "api" is empty or given twice`},
 		"an empty one":      {func(f *API) { f.Scaling.Jobs = []string{"api", ""} }, 0, `--scale-jobs: "" is empty or given twice`},
 		"target":            {func(f *API) { f.Scaling.Target = 0 }, 0, "--scale-target 0: it is 1 to 1000 percent"},

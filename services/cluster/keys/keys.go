@@ -23,6 +23,7 @@
 package keys
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -132,11 +133,15 @@ func plan(dir string, o Options) (*Cluster, error) {
 	if was == nil && len(o.Hosts) == 0 {
 		return nil, invalid("hosts: none, and there is no cluster in %s yet: name the hosts, as in --host s1=10.0.0.1,server", dir)
 	}
-	was, err = without(was, o.Remove)
+	left, err := without(was, o.Remove)
 	if err != nil {
 		return nil, err
 	}
-	return merge(was, o)
+	c, err := merge(left, o)
+	if err != nil && was != nil && len(o.Hosts)+len(o.Remove) == 0 && o.Datacenter+o.Region+o.Etc == "" {
+		err = damaged(filepath.Join(dir, "cluster.json"), err) // nothing was asked that could be wrong
+	}
+	return c, err
 }
 
 func without(c *Cluster, names []string) (*Cluster, error) {
@@ -293,9 +298,39 @@ func readCluster(dir string) (*Cluster, error) {
 	}
 	var c Cluster
 	if err := json.Unmarshal(b, &c); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, damaged(path, whereIn(b, err))
+	}
+	if c.Datacenter == "" || c.Region == "" || c.Etc == "" || len(c.Hosts) == 0 {
+		return nil, damaged(path, errors.New("it lacks a datacenter, a region, the folder etc or hosts"))
 	}
 	return &c, nil
+}
+
+// damaged says what to do about a cluster.json that Init can't have written.
+func damaged(path string, err error) error {
+	dir := filepath.Dir(path)
+	return fmt.Errorf("%s is damaged: %w. Nothing was written. Bring it back from your copy of the folder; without one, move it away and run `dionysia cluster init %s` "+
+		"with the datacenter, the region and every host as they were: the keys in the folder stay", path, err, dir)
+}
+
+// whereIn says in which line of b it can't be read.
+func whereIn(b []byte, err error) error {
+	if len(bytes.TrimSpace(b)) == 0 {
+		return errors.New("it is empty")
+	}
+	offset := int64(-1)
+	var syntax *json.SyntaxError
+	var kind *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &syntax):
+		offset = syntax.Offset
+	case errors.As(err, &kind):
+		offset, err = kind.Offset, fmt.Errorf("%s is a %s", kind.Field, kind.Value)
+	}
+	if offset < 0 || offset > int64(len(b)) {
+		return err
+	}
+	return fmt.Errorf("line %d: %w", 1+bytes.Count(b[:offset], []byte("\n")), err)
 }
 
 // Folder is one that Init has made.
@@ -314,7 +349,7 @@ func Open(dir string) (*Folder, error) {
 		return nil, invalid("%s has no cluster.json: `dionysia cluster init %s --host …` makes it", dir, dir)
 	}
 	if err := c.check(); err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, "cluster.json"), err)
+		return nil, damaged(filepath.Join(dir, "cluster.json"), err)
 	}
 	return &Folder{Dir: dir, Cluster: *c}, nil
 }

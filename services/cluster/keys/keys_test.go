@@ -272,7 +272,14 @@ func TestAFolderThatIsAnothers(t *testing.T) {
 		{name: "an empty one", file: "cluster.secret", text: "", want: "cluster.secret is not"},
 		{name: "a key that is none", file: "consul.ca.key", text: "x", want: "consul.ca.key"},
 		{name: "another authority's key", file: "consul.ca.key", text: was["nomad.ca.key"], want: "consul.ca.pem is not of the key"},
-		{name: "cluster.json", file: "cluster.json", text: "{", want: "cluster.json"},
+		{name: "half a cluster.json", file: "cluster.json", text: "{\n", want: "/cluster.json is damaged: line 2: unexpected end of JSON input. Nothing was written. Bring it back from your copy"},
+		{name: "an empty one", file: "cluster.json", text: "\n", want: "/cluster.json is damaged: it is empty."},
+		{name: "one of nothing", file: "cluster.json", text: "null", want: "/cluster.json is damaged: it lacks a datacenter"},
+		{name: "one without hosts", file: "cluster.json", text: `{"datacenter":"dc1","region":"global","etc":"/etc","hosts":[]}`, want: "/cluster.json is damaged: it lacks a datacenter"},
+		{name: "another type", file: "cluster.json", text: "{\"datacenter\":\"dc1\",\n\"hosts\":5}", want: "/cluster.json is damaged: line 2: hosts is a number."},
+		{name: "no address", file: "cluster.json", text: `{"hosts":[{"name":"s1","ip":"10.0.0"}]}`, want: "/cluster.json is damaged: ParseAddr"},
+		{name: "two servers", file: "cluster.json", text: strings.Replace(was["cluster.json"], `"hosts": [`, `"hosts": [{"name":"s2","ip":"10.0.0.2","server":true},`, 1),
+			want: "/cluster.json is damaged: hosts: 2 servers"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.file != "" {
@@ -282,8 +289,17 @@ func TestAFolderThatIsAnothers(t *testing.T) {
 				defer func() { _ = os.WriteFile(filepath.Join(dir, c.file), []byte(was[c.file]), 0o600) }()
 			}
 			c.o.Now = now
+			before := contents(t, dir)
 			if _, err := keys.Init(dir, c.o); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%v, want %s", err, c.want)
+			}
+			if d := cmp.Diff(before, contents(t, dir)); d != "" {
+				t.Error(d)
+			}
+			if c.file == "cluster.json" {
+				if _, err := keys.Open(dir); err == nil || !strings.Contains(err.Error(), c.want) {
+					t.Errorf("opened: %v, want %s", err, c.want)
+				}
 			}
 		})
 	}
@@ -301,6 +317,22 @@ func TestAFolderThatIsAnothers(t *testing.T) {
 	}
 	if _, err := keys.Init(dir, o); err == nil || !strings.Contains(err.Error(), "chmod 700") {
 		t.Errorf("a folder that all may read: %v", err)
+	}
+}
+
+// A cluster.json that is lost without a copy is made again, beside the keys that are
+// there, from what the operator says of the cluster.
+func TestClusterThatIsSaidAgain(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "keys")
+	o := keys.Options{Datacenter: "ams1", Region: "eu", Hosts: hosts(t, "s1=10.0.0.1,server", "w1=10.0.0.4,worker")}
+	mustInit(t, dir, o)
+	was := contents(t, dir)
+	if err := os.Rename(filepath.Join(dir, "cluster.json"), filepath.Join(t.TempDir(), "away")); err != nil {
+		t.Fatal(err)
+	}
+	mustInit(t, dir, o)
+	if d := cmp.Diff(was, contents(t, dir)); d != "" {
+		t.Error(d)
 	}
 }
 

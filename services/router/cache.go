@@ -22,7 +22,8 @@ const maxNegative = 4096
 //
 //	filling ──filled──▶ kept ──evicted while read──▶ lingering ──last reader gone──▶ (freed)
 //	   │ failed            └──evicted──▶ (freed)
-//	   └──▶ (freed)
+//	   ├──▶ (freed)
+//	   └ given up: nobody reads it ──▶ (freed)
 //
 // A filling object can't be evicted; when nothing kept is left to evict, a new
 // fill is refused with errNoMemory.
@@ -91,16 +92,25 @@ func (c *cache) open(path string, st *streamState, now time.Time) (o *object, st
 	return o, true, nil
 }
 
-// has reports whether path is kept, filling or known to be missing, without
-// counting as a use.
-func (c *cache) has(path string, now time.Time) bool {
+// join returns the object of path for reading, kept or filling, or nil.
+func (c *cache) join(path string) *object {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.kept.Contains(path) || c.filling[path] != nil {
-		return true
+	o, ok := c.kept.Get(path)
+	if !ok {
+		o = c.filling[path]
 	}
-	m, ok := c.negative.Peek(path)
-	return ok && now.Before(m.until)
+	if o != nil {
+		o.readers++
+	}
+	return o
+}
+
+// has reports whether path is kept or filling, without counting as a use.
+func (c *cache) has(path string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.kept.Contains(path) || c.filling[path] != nil
 }
 
 // holds reports whether path is kept, without counting as a use.
@@ -131,12 +141,44 @@ func (c *cache) reserve(o *object, n int64) error {
 	return nil
 }
 
+// begins notes that o is being filled since now; cancel ends that.
+func (c *cache) begins(o *object, p *place, now time.Time, cancel func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	o.place, o.since, o.cancel = p, now, cancel
+}
+
+// giveUp ends the fills that began before limit and that nobody reads. Those that
+// are read are viewers' from then on: they leave their lanes.
+func (c *cache) giveUp(limit time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for path, o := range c.filling {
+		switch {
+		case o.cancel == nil || o.since.After(limit):
+		case o.readers > 0:
+			o.place.leave(false)
+		default:
+			delete(c.filling, path) // who asks for it now begins anew
+			o.evicted = true
+			o.cancel()
+		}
+	}
+}
+
+// ends takes o from those that fill; c.mu is held.
+func (c *cache) ends(o *object) {
+	if c.filling[o.path] == o {
+		delete(c.filling, o.path)
+	}
+}
+
 // filled moves o from filling to kept.
 func (c *cache) filled(o *object) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.filling, o.path)
-	if o.evicted { // its stream was purged meanwhile
+	c.ends(o)
+	if o.evicted { // its stream was purged meanwhile, or it was given up
 		c.freeIfUnread(o)
 		return
 	}
@@ -149,7 +191,7 @@ func (c *cache) filled(o *object) {
 func (c *cache) failed(o *object, err error, until time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.filling, o.path)
+	c.ends(o)
 	o.evicted = true
 	c.freeIfUnread(o)
 	if !until.IsZero() {

@@ -15,6 +15,9 @@ const (
 	// fillTimeout bounds one fill, stallTimeout the wait for its next bytes.
 	fillTimeout  = 60 * time.Second
 	stallTimeout = 10 * time.Second
+	// unreadTimeout bounds a fill that nobody waits for any more: a segment that
+	// takes several times its duration is of no use later either.
+	unreadTimeout = 10 * time.Second
 )
 
 // errTooLarge says that a segment is larger than Config.MaxObjectBytes.
@@ -22,20 +25,27 @@ var errTooLarge = errors.New("over the limit")
 
 // fetchSegment returns the segment of t for reading, filled or filling; the
 // caller releases it. All that ask while it fills share one upstream request,
-// which goes on when they leave.
-func (r *Router) fetchSegment(st *streamState, t target) (*object, error) {
+// which goes on for a while when they leave; it has p, or gives that back at once
+// when it was not needed.
+func (r *Router) fetchSegment(st *streamState, t target, p *place) (*object, error) {
 	o, started, err := r.cache.open(t.path, st, time.Now())
 	if err != nil {
+		p.leave(false)
 		r.metrics.cache.missing.Inc()
 		return nil, err
 	}
 	if !started {
+		p.leave(false)
 		r.metrics.cache.shared.Inc()
 		return o, nil
 	}
 	r.metrics.cache.filled.Inc()
 	r.goes.Go(func() {
-		err := r.fill(o, st, t)
+		ctx, cancel := context.WithTimeout(r.ctx, fillTimeout)
+		defer cancel()
+		r.cache.begins(o, p, time.Now(), cancel)
+		err := r.fill(ctx, o, st, t, p)
+		p.leave(answered(err))
 		r.metrics.upstream(kindSegment, err)
 		if err == nil {
 			o.finish(nil)
@@ -55,11 +65,32 @@ func (r *Router) fetchSegment(st *streamState, t target) (*object, error) {
 	return o, nil
 }
 
+// fetchAhead is fetchSegment for a reason that waits in a lane, if it has to, until
+// ctx ends; the error is errBusy or errSilent then.
+func (r *Router) fetchAhead(ctx context.Context, l *lane, st *streamState, t target) (*object, error) {
+	if o := r.cache.join(t.path); o != nil {
+		return o, nil
+	}
+	var origin string
+	if rs := st.route.Load(); rs != nil {
+		origin, _ = originOf(rs.route, t.run.Epoch)
+	}
+	p, err := l.enter(ctx, origin)
+	if err != nil {
+		reason := "busy"
+		if errors.Is(err, errSilent) {
+			reason = "silent"
+		}
+		r.metrics.putOff.WithLabelValues(l.name, reason).Inc()
+		return nil, err
+	}
+	r.cache.appeared(t.path) // a 404 of before it was listed says nothing
+	return r.fetchSegment(st, t, p)
+}
+
 // fill fetches o from the origin of its epoch. A route that does not know that
 // epoch yet, or an origin that says 410, is looked up anew, once.
-func (r *Router) fill(o *object, st *streamState, t target) error {
-	ctx, cancel := context.WithTimeout(r.ctx, fillTimeout)
-	defer cancel()
+func (r *Router) fill(ctx context.Context, o *object, st *streamState, t target, p *place) error {
 	route, err := r.routeOf(ctx, st)
 	for try := 0; ; try++ {
 		if err != nil {
@@ -68,7 +99,7 @@ func (r *Router) fill(o *object, st *streamState, t target) error {
 		origin, ok := originOf(route, t.run.Epoch)
 		switch {
 		case ok:
-			err = r.fillFrom(ctx, o, st, origin)
+			err = r.fillFrom(ctx, o, st, origin, p)
 			if !errors.Is(err, statusError(http.StatusGone)) {
 				return err
 			}
@@ -82,7 +113,7 @@ func (r *Router) fill(o *object, st *streamState, t target) error {
 	}
 }
 
-func (r *Router) fillFrom(ctx context.Context, o *object, st *streamState, origin string) error {
+func (r *Router) fillFrom(ctx context.Context, o *object, st *streamState, origin string, p *place) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	resp, err := r.ask(ctx, st, origin, o.path)
@@ -108,6 +139,7 @@ func (r *Router) fillFrom(ctx context.Context, o *object, st *streamState, origi
 		ctype = "video/mp4"
 	}
 	o.begin(size, ctype)
+	p.hears()
 	stalled := time.AfterFunc(stallTimeout, cancel)
 	defer stalled.Stop()
 	return r.copyBody(o, resp.Body, size, stalled)

@@ -33,7 +33,7 @@ const (
 	// that knows no offers.
 	followRetry   = 300 * time.Millisecond
 	followUnknown = 5 * time.Second
-	// offerTime bounds the fetches of one offer.
+	// offerTime bounds the fetches of one offer, with their wait in the lane.
 	offerTime = 2 * time.Second
 )
 
@@ -135,12 +135,11 @@ func (r *Router) take(ctx context.Context, st *streamState, o offer) {
 		if err != nil || t.kind != kindSegment || t.stream != st.id || r.cache.holds(path) {
 			continue
 		}
-		r.cache.appeared(path)
-		object, err := r.fetchSegment(st, t)
-		if err != nil {
-			continue
-		}
 		fetching.Go(func() {
+			object, err := r.fetchAhead(ctx, r.followLane, st, t)
+			if err != nil {
+				return
+			}
 			defer r.cache.release(object)
 			_ = waitWhole(ctx, object)
 		})

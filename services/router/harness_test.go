@@ -234,6 +234,7 @@ type world struct {
 	consul *testkit.Consul
 	routes *routes
 	store  router.Store // routes, when nil
+	at     addresses    // the resolver, unless nil: Consul's DNS
 	router *router.Router
 	base   string
 	waits  []time.Duration // of quick's answers
@@ -247,6 +248,18 @@ func newWorld(t *testing.T, cfg router.Config) *world {
 	return w
 }
 
+// addresses are those of origins that neither come nor go.
+type addresses map[string]string
+
+func (a addresses) Lookup(_ context.Context, id string) ([]string, error) {
+	if addr, ok := a[id]; ok {
+		return []string{addr}, nil
+	}
+	return nil, discovery.ErrUnknown
+}
+
+func (addresses) Failed(string) {}
+
 func (w *world) start(cfg router.Config) {
 	w.t.Helper()
 	cfg.Listen = "127.0.0.1:0"
@@ -256,10 +269,11 @@ func (w *world) start(cfg router.Config) {
 	log := hclog.New(&hclog.LoggerOptions{Level: hclog.Debug, Output: &testLog{t: w.t}})
 	reg := prometheus.NewRegistry()
 	var err error
-	w.router, err = router.New(cfg, router.Deps{
-		Store: w.store, Logger: log, Registry: reg,
-		Resolver: discovery.NewResolver(discovery.ResolverOptions{Addr: w.consul.DNSAddr, Logger: log, Registerer: reg}),
-	})
+	var resolver router.Resolver = w.at
+	if w.at == nil {
+		resolver = discovery.NewResolver(discovery.ResolverOptions{Addr: w.consul.DNSAddr, Logger: log, Registerer: reg})
+	}
+	w.router, err = router.New(cfg, router.Deps{Store: w.store, Logger: log, Registry: reg, Resolver: resolver})
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 //	                ┌─ lists nothing new ───────────────────────────────▶ given out
 //	newer manifest ─┤         ┌─ all held ──────────────────────────────▶ given out
 //	                └─ fetch ─┼─ holdTime has passed and they come ─────▶ given out, counted
+//	                          ├─ the lane is full for holdTime ─────────▶ given out, counted
 //	                          ├─ a former origin's can't be had ────────▶ given out, counted
 //	                          └─ the origin that gave it fails ─────────▶ the former one stays
 //
@@ -30,6 +31,9 @@ const (
 	holdPatience = 100 * time.Millisecond
 	// holdForgets is when a failure to hold is no longer counted as the same.
 	holdForgets = 2 * time.Second
+	// maxHeld bounds the segments that one manifest waits for. More than these are
+	// a window's, not what is new.
+	maxHeld = 256
 )
 
 var (
@@ -41,8 +45,15 @@ var (
 
 // awaited is a segment that a manifest waits for.
 type awaited struct {
-	o   *object // nil: it was refused, and its outcome says why
-	own bool    // of the origin that gave the manifest
+	own   bool // of the origin that gave the manifest
+	begun bool // its origin has answered
+}
+
+// outcome is news of one: that it has begun, or how it has ended.
+type outcome struct {
+	a     *awaited
+	begun bool
+	err   error
 }
 
 // hold fetches what body lists newly and returns when it may be given out, or
@@ -60,6 +71,10 @@ func (r *Router) hold(ctx context.Context, m *manifest, body *manifestBody) erro
 		}
 	}
 	if len(missing) == 0 {
+		return nil
+	}
+	if len(missing) > maxHeld {
+		r.metrics.unheld.WithLabelValues(unheldMany).Inc()
 		return nil
 	}
 	start := time.Now()
@@ -105,6 +120,8 @@ func (m *manifest) newly(before, body *manifestBody) []target {
 const (
 	unheldSlow    = "slow"
 	unheldMissing = "missing"
+	unheldBusy    = "busy"
+	unheldMany    = "many"
 )
 
 // holdAll fetches the segments and waits for them until limit. It returns why
@@ -112,40 +129,32 @@ const (
 func (r *Router) holdAll(ctx context.Context, st *streamState, body *manifestBody, missing []target, limit time.Time) (unheld string, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	type outcome struct {
-		a   *awaited
-		err error
-	}
-	outcomes := make(chan outcome, len(missing))
+	outcomes := make(chan outcome, 2*len(missing))
 	waiting := map[*awaited]struct{}{}
 	for _, t := range missing {
-		r.cache.appeared(t.path) // a 404 of before it was listed says nothing
 		a := &awaited{own: t.run.Epoch == body.epoch}
 		waiting[a] = struct{}{}
-		o, err := r.fetchSegment(st, t)
-		if err != nil {
-			outcomes <- outcome{a, err}
-			continue
-		}
-		a.o = o
-		r.goes.Go(func() {
-			defer r.cache.release(o)
-			outcomes <- outcome{a, waitWhole(ctx, o)}
-		})
+		r.goes.Go(func() { r.holdOne(ctx, st, t, a, outcomes) })
 	}
 	timer := time.NewTimer(time.Until(limit))
 	defer timer.Stop()
 	late := false
 	for len(waiting) > 0 && (!late || !comes(waiting)) {
 		select {
-		case done := <-outcomes:
-			delete(waiting, done.a)
+		case news := <-outcomes:
+			if news.begun {
+				news.a.begun = true
+				continue
+			}
+			delete(waiting, news.a)
 			switch {
-			case done.err == nil:
-			case done.a.own && time.Now().Before(limit) && !errors.Is(done.err, errNoMemory):
-				return "", done.err
-			case done.a.own && !answered(done.err):
-				return "", done.err
+			case news.err == nil:
+			case errors.Is(news.err, errBusy):
+				unheld = unheldBusy
+			case news.a.own && time.Now().Before(limit) && !errors.Is(news.err, errNoMemory):
+				return "", news.err
+			case news.a.own && !answered(news.err):
+				return "", news.err
 			default:
 				unheld = unheldMissing
 			}
@@ -159,12 +168,28 @@ func (r *Router) holdAll(ctx context.Context, st *streamState, body *manifestBod
 	return unheld, nil
 }
 
+// holdOne fetches one segment and tells when it begins to come and how that ends.
+// It waits for its turn as long as for a segment.
+func (r *Router) holdOne(ctx context.Context, st *streamState, t target, a *awaited, outcomes chan<- outcome) {
+	turn, cancel := context.WithTimeout(ctx, holdTime)
+	o, err := r.fetchAhead(turn, r.holdLane, st, t)
+	cancel()
+	if err == nil {
+		defer r.cache.release(o)
+		if _, err = o.waitHead(ctx); err == nil {
+			outcomes <- outcome{a: a, begun: true}
+			err = waitWhole(ctx, o)
+		}
+	}
+	outcomes <- outcome{a: a, err: err}
+}
+
 // comes reports whether what is still waited for comes, or is a former origin's,
 // which has had its time. An origin that does not answer at all has died, for
 // all that is known: its segments are waited for as long as a fetch is.
 func comes(waiting map[*awaited]struct{}) bool {
 	for a := range waiting {
-		if a.o == nil || a.own && !a.o.begun() {
+		if a.own && !a.begun {
 			return false
 		}
 	}

@@ -133,7 +133,7 @@ func (r *Router) serveMissed(w *response, req *http.Request, st *streamState, t 
 		r.fail(w, req, t.kind, err)
 		return
 	}
-	o, err := r.fetchSegment(st, t)
+	o, err := r.fetchSegment(st, t, nil)
 	if err != nil {
 		r.fail(w, req, t.kind, err)
 		return

@@ -23,6 +23,7 @@ type metrics struct {
 	unheld   *prometheus.CounterVec
 	held     prometheus.Histogram
 	asked    *prometheus.CounterVec
+	putOff   *prometheus.CounterVec
 
 	codes sync.Map // code<<8 | kind → prometheus.Counter
 }
@@ -44,7 +45,9 @@ func newMetrics(r *Router) *metrics {
 		rejected: counter("rejected_manifests_total",
 			"Manifests from origins not served, by reason: older than one served before, fenced epoch.", "reason"),
 		unheld: counter("unheld_manifests_total",
-			"Manifests given out without all that they newly list being held, by reason: slow (it still comes), missing (it can't be had).", "reason"),
+			"Manifests given out without all that they newly list being held, by reason: slow (it still comes), missing (it can't be had), busy (too much else was being fetched), many (a whole window).", "reason"),
+		putOff: counter("ahead_put_off_total",
+			"Segments not fetched ahead of viewers as others were being fetched for too long, by what for (hold, follow, prefetch) and reason: busy, silent (their origin answered none).", "for", "reason"),
 		asked: counter("upstream_requests_total",
 			"Objects asked of origins, by outcome: ok, missing, status (any other), elsewhere (another origin has the address), error (no answer).", "kind", "outcome"),
 	}
@@ -78,6 +81,15 @@ func newMetrics(r *Router) *metrics {
 		_, n := r.cache.size()
 		return float64(n)
 	})
+	for _, l := range []*lane{r.holdLane, r.followLane, r.prefetchLane} {
+		ahead := func(name, help string, value func() int) {
+			r.deps.Registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+				Name: "dionysia_router_ahead_" + name, Help: help, ConstLabels: prometheus.Labels{"for": l.name},
+			}, func() float64 { return float64(value()) }))
+		}
+		ahead("fetches", "Segments being fetched ahead of viewers.", func() int { used, _ := l.counts(); return used })
+		ahead("waiting", "Segments that wait to be fetched ahead of viewers.", func() int { _, waiting := l.counts(); return waiting })
+	}
 	gauge("segment_limit_bytes", "Limit of dionysia_router_segment_bytes.", func() float64 { return float64(r.cfg.CacheBytes) })
 	gauge("watched_streams", "Streams whose live window is being kept in memory.", func() float64 { return float64(r.watched.Load()) })
 	gauge("store_up", "1 while the store answers.", func() float64 {

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // object is one segment, filling or filled. Readers follow the filler: what
@@ -13,10 +14,13 @@ type object struct {
 	path string
 	st   *streamState
 
-	// readers, evicted and reserved are the cache's, under its mutex.
+	// These are the cache's, under its mutex.
 	readers  int
 	evicted  bool
 	reserved int64
+	place    *place // in a lane, of the fill
+	since    time.Time
+	cancel   func() // ends the fill; nil before it has begun
 
 	// whole is set once all bytes are there: the fast path needs no lock.
 	whole atomic.Pointer[wholeObject]
@@ -108,13 +112,6 @@ func (o *object) finish(err error) {
 	}
 	o.err = err
 	o.wake()
-}
-
-// begun reports whether the origin has answered.
-func (o *object) begun() bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.head != nil
 }
 
 // waitHead waits until the origin has answered.

@@ -50,13 +50,14 @@ type Router struct {
 	name      string          // by which origins know this router
 	assets    assets
 
-	cache       *cache
-	streams     sync.Map // id → *streamState
-	responses   sync.Pool
-	prefetching chan struct{} // a slot per prefetch in flight
-	watched     atomic.Int64
-	storeAway   atomic.Bool
-	draining    atomic.Bool
+	cache                              *cache
+	streams                            sync.Map // id → *streamState
+	responses                          sync.Pool
+	holdLane, followLane, prefetchLane *lane
+
+	watched   atomic.Int64
+	storeAway atomic.Bool
+	draining  atomic.Bool
 
 	ctx    context.Context // ends when the router has stopped
 	cancel context.CancelFunc
@@ -90,8 +91,10 @@ func New(cfg Config, deps Deps) (*Router, error) {
 	r := &Router{
 		cfg: cfg, deps: deps, log: deps.Logger.Named("router"),
 		values: newValues(), transport: newTransport(cfg), following: newTransport(cfg), name: uuid.NewString(),
-		cache:       newCache(cfg.CacheBytes),
-		prefetching: make(chan struct{}, prefetches),
+		cache:        newCache(cfg.CacheBytes),
+		holdLane:     newLane("hold", holdFetches, holdFetchesEach),
+		followLane:   newLane("follow", followFetches, followFetchesEach),
+		prefetchLane: newLane("prefetch", prefetchFetches, prefetchFetchesEach),
 	}
 	r.following.MaxConnsPerHost = 0
 	r.responses.New = func() any { return new(response) }

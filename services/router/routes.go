@@ -312,6 +312,8 @@ const (
 // sweepLoop runs sweep now and then.
 func (r *Router) sweepLoop() {
 	for r.pause(sweepEvery) {
-		r.sweep(time.Now())
+		now := time.Now()
+		r.sweep(now)
+		r.cache.giveUp(now.Add(-unreadTimeout))
 	}
 }

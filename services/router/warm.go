@@ -23,8 +23,8 @@ const (
 	warmEvery = time.Second
 	// watchedFor is how long after the last request a stream counts as watched.
 	watchedFor = 15 * time.Second
-	// prefetches at once, over all streams.
-	prefetches = 8
+	// prefetchTime bounds the wait for one segment.
+	prefetchTime = unreadTimeout / 2
 )
 
 // warmer is the state of one stream's warm loop.
@@ -81,10 +81,13 @@ func (w *warmer) round() {
 	again := w.failed
 	w.failed = nil
 	w.mu.Unlock()
-	for _, body := range w.all(w.playlists(base), base+manifestFile) {
+	bodies := w.all(w.playlists(base), base+manifestFile)
+	ctx, cancel := context.WithTimeout(w.r.ctx, warmEvery)
+	defer cancel()
+	for _, body := range bodies {
 		for _, segment := range w.worth(body) {
 			if _, asked := w.done[segment]; !asked {
-				w.prefetch(segment)
+				w.prefetch(ctx, segment)
 			}
 		}
 		for _, segment := range body.uris {
@@ -93,7 +96,7 @@ func (w *warmer) round() {
 	}
 	for _, segment := range again {
 		if _, still := listed[segment]; still {
-			w.prefetch(segment)
+			w.prefetch(ctx, segment)
 		}
 	}
 	if len(listed) > 0 {
@@ -176,28 +179,31 @@ func initsOf(uris []string) []string {
 	return inits
 }
 
-// prefetch fetches a segment in the background.
-func (w *warmer) prefetch(path string) {
+// prefetch fetches a segment in the background. It waits for its turn until ctx
+// ends, then it is for the next round.
+func (w *warmer) prefetch(ctx context.Context, path string) {
 	t, err := parsePath(path)
-	if err != nil || t.stream != w.st.id || t.kind != kindSegment || w.r.cache.has(path, time.Now()) {
+	if err != nil || t.stream != w.st.id || t.kind != kindSegment || w.r.cache.has(path) {
 		return
 	}
-	select {
-	case w.r.prefetching <- struct{}{}:
-	case <-w.r.ctx.Done():
+	o, err := w.r.fetchAhead(ctx, w.r.prefetchLane, w.st, t)
+	if err != nil {
+		w.again(path)
 		return
 	}
 	w.r.goes.Go(func() {
-		defer func() { <-w.r.prefetching }()
-		o, err := w.r.fetchSegment(w.st, t)
-		if err == nil {
-			defer w.r.cache.release(o)
-			err = waitWhole(w.r.ctx, o)
-		}
-		if err != nil {
-			w.mu.Lock()
-			w.failed = append(w.failed, path)
-			w.mu.Unlock()
+		defer w.r.cache.release(o)
+		ctx, cancel := context.WithTimeout(w.r.ctx, prefetchTime)
+		defer cancel()
+		if waitWhole(ctx, o) != nil {
+			w.again(path)
 		}
 	})
+}
+
+// again has path fetched in the next round, if it is listed then.
+func (w *warmer) again(path string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.failed = append(w.failed, path)
 }

@@ -18,7 +18,7 @@ binaries=$(realpath "${2:-$top/bin}")
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 # tools/deps.sh reads what the go.mod files pin.
-(cd "$top" && cp --parents -r go.mod tools/deps.sh tools/versions tools/*/go.mod tools/web/package*.json \
+(cd "$top" && cp --parents -r go.mod tools/deps.sh tools/deps tools/versions tools/*/go.mod tools/web/package*.json \
   tools/provision consul nomad/agent "$dir")
 mkdir "$dir/bin"
 for name in dionysia consul nomad mediamtx; do

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -84,7 +85,7 @@ func (w *Worker) giveAway(ctx context.Context) bool {
 		switch {
 		case err == nil && takes:
 			answered = time.Now()
-		case err == nil:
+		case err == nil && time.Since(answered) > takerAge: // reports may have been lost, and come again
 			w.log.Warn("no other worker takes streams; ending those that are here", "streams", len(w.runs.Epochs()))
 			return false
 		case time.Since(answered) > takerAge && time.Since(start) > takerAge:
@@ -114,10 +115,15 @@ func (w *Worker) othersTake(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	own := false
 	for _, r := range reports {
+		own = own || r.Worker == w.cfg.ID
 		if r.Worker != w.cfg.ID && r.Ready && r.Draining() == "" && r.Age < takerAge {
 			return true, nil
 		}
+	}
+	if !own {
+		return false, errors.New("Redis has lost the reports")
 	}
 	return false, nil
 }

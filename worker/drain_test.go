@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/dionysia-dev/dionysia/internal/testkit"
 	"github.com/dionysia-dev/dionysia/services/capacity"
+	"github.com/dionysia-dev/dionysia/services/store"
 	"github.com/dionysia-dev/dionysia/services/stream"
 )
 
@@ -91,6 +94,57 @@ func TestStopWaitsUntilOthersHaveTheStreams(t *testing.T) {
 		t.Fatal("it stopped before its stream had moved")
 	default:
 	}
+	r.place("demo", "b2", func(p *stream.Placement) { p.Worker = "w2" })
+	r.waitStopped(done, "its stream has moved")
+}
+
+// losing forgets all reports at a moment, and gets them again one after the other.
+type losing struct {
+	Store
+	mu    sync.Mutex
+	asked int
+}
+
+// The first two questions are answered in full, the next two with nothing, and two
+// more with the asking worker's report alone.
+func (s *losing) Reports(ctx context.Context) ([]store.ReportSeen, error) {
+	s.mu.Lock()
+	s.asked++
+	n := s.asked
+	s.mu.Unlock()
+	list, err := s.Store.Reports(ctx)
+	return slices.DeleteFunc(list, func(r store.ReportSeen) bool { return n > 2 && (n <= 4 || n <= 6 && r.Worker != "w1") }), err
+}
+
+func (s *losing) answered() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.asked
+}
+
+// Reports that are missing because Redis lost them don't say that nobody is there who
+// takes the streams.
+func TestStopWaitsThoughReportsAreLost(t *testing.T) {
+	r := newRig(t)
+	var reports *losing
+	r.wrap = func(s Store) Store {
+		reports = &losing{Store: s}
+		return reports
+	}
+	r.holding(long)
+	r.other(func(*capacity.Report) {})
+	done := r.stop()
+	testkit.Eventually(t, deadline, "reports that are there again", func() error {
+		select {
+		case <-done:
+			t.Fatal("it stopped before its stream had moved")
+		default:
+		}
+		if n := reports.answered(); n < 8 {
+			return fmt.Errorf("asked %d times", n)
+		}
+		return nil
+	})
 	r.place("demo", "b2", func(p *stream.Placement) { p.Worker = "w2" })
 	r.waitStopped(done, "its stream has moved")
 }

@@ -33,6 +33,7 @@ type rig struct {
 	t     *testing.T
 	redis *testkit.Redis
 	store *store.Store
+	wrap  func(Store) Store // what the worker gets for it; nil: as it is
 	mtx   *testkit.MediaMTX
 	w     *Worker
 	dir   string
@@ -84,7 +85,11 @@ func (r *rig) start(change ...func(*Config)) *rig {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	w, err := New(cfg, Deps{Store: r.store, Queue: queue, Logger: hclog.New(&hclog.LoggerOptions{Output: testWriter{r.t}, Level: hclog.Debug})})
+	var used Store = r.store
+	if r.wrap != nil {
+		used = r.wrap(used)
+	}
+	w, err := New(cfg, Deps{Store: used, Queue: queue, Logger: hclog.New(&hclog.LoggerOptions{Output: testWriter{r.t}, Level: hclog.Debug})})
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -75,7 +75,8 @@ type Deps struct {
 // storeTimeout bounds each call of the store, so that a loop goes on.
 const storeTimeout = time.Second
 
-// forgottenAfter is how long a placement runs on that Redis does not know.
+// forgottenAfter is how long a placement that Redis does not know waits for its
+// publisher. While that one sends it runs on, as it does while Redis is away.
 const forgottenAfter = time.Minute
 
 // Manager runs the placements of one worker.
@@ -99,6 +100,8 @@ type Manager struct {
 	loops   map[string]*loop         // by stream
 	live    map[*loop]struct{}       // those that have not ended, with those that another one has replaced
 	retired map[string]time.Duration // CPU time of processes that are gone, by device
+	ran     map[string]ran           // the newest run here of streams whose loop has ended
+	behind  map[string]uint64        // placements of an epoch below that: it, by stream
 }
 
 // New starts a manager without placements.
@@ -110,7 +113,8 @@ func New(cfg Config, deps Deps) *Manager {
 		deps.Logger = hclog.NewNullLogger()
 	}
 	m := &Manager{cfg: cfg, store: deps.Store, origin: deps.Origin, dev: deps.Devices, log: deps.Logger, m: newMetrics(deps.Registerer),
-		spawner: newSpawner(), events: make(chan stream.Event, 256), loops: map[string]*loop{}, live: map[*loop]struct{}{}, retired: map[string]time.Duration{}}
+		spawner: newSpawner(), events: make(chan stream.Event, 256), loops: map[string]*loop{}, live: map[*loop]struct{}{}, retired: map[string]time.Duration{},
+		ran: map[string]ran{}}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	m.wg.Go(m.sendEvents)
 	m.wg.Go(m.report)
@@ -167,10 +171,13 @@ func (m *Manager) apply(want map[string]stream.Placement) (missing []*loop) {
 			l.unknown = time.Time{}
 		}
 	}
+	m.behind = map[string]uint64{}
 	for id, p := range want {
-		l := m.loops[id]
+		l, last := m.loops[id], m.ran[id].id.Epoch
 		switch {
 		case l != nil && p.Epoch < l.epoch: // an old view
+		case l == nil && p.Epoch < last && p.State == stream.PlacementPlaced:
+			m.behind[id] = last
 		case l != nil && p.Epoch == l.epoch:
 			l.update(p)
 		default:
@@ -188,6 +195,9 @@ func (m *Manager) without(l *loop, p stream.Placement, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	l.missing = false
+	if err == nil {
+		l.unknown = time.Time{}
+	}
 	switch {
 	case l.over():
 	case err == nil && p.Epoch == l.epoch && p.State == stream.PlacementEnded:
@@ -197,10 +207,10 @@ func (m *Manager) without(l *loop, p stream.Placement, err error) {
 		// state, which must not end what viewers watch.
 		if l.unknown.IsZero() {
 			l.unknown = time.Now()
-			l.log.Warn("Redis does not know this placement; going on for a while", "for", forgottenAfter)
+			l.log.Warn("Redis does not know this placement; going on while its publisher sends")
 		}
-		if time.Since(l.unknown) > forgottenAfter {
-			l.stop("Redis does not know the placement", true)
+		if l.pid.Load() == 0 && time.Since(l.unknown) > forgottenAfter {
+			l.stop("Redis does not know the placement, and nobody sends", true)
 		}
 	case err != nil: // unknown: go on
 	case p.Epoch > l.epoch:
@@ -218,6 +228,9 @@ func (m *Manager) fence(l *loop, epoch uint64) {
 // held.
 func (m *Manager) begin(p stream.Placement, before *loop) *loop {
 	l := newLoop(m, p)
+	if last := m.ran[l.id].id; last.Epoch == l.epoch {
+		l.runs = last.Run // its URLs name the same for ever
+	}
 	m.live[l] = struct{}{}
 	m.wg.Go(func() {
 		if before != nil {
@@ -227,6 +240,7 @@ func (m *Manager) begin(p stream.Placement, before *loop) *loop {
 		close(l.done)
 		m.mu.Lock()
 		delete(m.live, l)
+		m.remember(l)
 		if m.loops[l.id] == l {
 			delete(m.loops, l.id)
 		}
@@ -234,6 +248,30 @@ func (m *Manager) begin(p stream.Placement, before *loop) *loop {
 		m.m.age.DeleteLabelValues(l.id)
 	})
 	return l
+}
+
+// ran is a run, and when its loop ended.
+type ran struct {
+	id stream.RunID
+	at time.Time
+}
+
+// ranFor is how long it is remembered what ran here: longer than CDNs may keep a
+// segment, which is what must not get another content when state goes back in time.
+const ranFor = 25 * time.Hour
+
+// remember notes the newest run of a loop that has ended. The lock is held.
+func (m *Manager) remember(l *loop) {
+	now := time.Now()
+	if len(m.ran)%1000 == 999 {
+		maps.DeleteFunc(m.ran, func(_ string, r ran) bool { return now.Sub(r.at) > ranFor })
+	}
+	l.mu.Lock()
+	id := stream.RunID{Epoch: l.epoch, Run: l.runs}
+	l.mu.Unlock()
+	if before := m.ran[l.id].id; id.Epoch >= before.Epoch {
+		m.ran[l.id] = ran{id: id, at: now}
+	}
 }
 
 // Settled waits until the placement runs GPAC, is refused, waits for its source
@@ -255,13 +293,18 @@ func (m *Manager) Settled(ctx context.Context, id string, epoch uint64) error {
 	}
 }
 
-// Epochs returns the epoch of each placement that this worker runs.
+// Epochs returns the epoch of each placement that this worker runs. Of one that it
+// does not begin, because a higher epoch of the stream has run here before, it is that
+// one: Redis state went back in time, and the controller places the stream above it.
 func (m *Manager) Epochs() map[string]uint64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	out := map[string]uint64{}
 	for id, l := range m.loops {
 		out[id] = l.epoch
+	}
+	for id, epoch := range m.behind {
+		out[id] = max(out[id], epoch)
 	}
 	return out
 }

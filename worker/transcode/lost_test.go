@@ -1,0 +1,149 @@
+package transcode
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/dionysia-dev/dionysia/internal/testkit"
+	"github.com/dionysia-dev/dionysia/services/stream"
+)
+
+// placements is a manager that runs a placement without a source, on a store whose
+// state a test loses and restores.
+type placements struct {
+	*Manager
+	t     *testing.T
+	store *fakeStore
+}
+
+func newPlacements(t *testing.T) placements {
+	t.Helper()
+	s := &fakeStore{p: stream.Placement{Stream: "demo", Epoch: 3, Worker: "w1", Boot: "b", Device: "cpu", State: stream.PlacementPlaced,
+		Reserved: []stream.Reservation{{Resource: "cpu", Amount: 1e7}}}}
+	m := New(Config{Worker: "w1", Boot: "b", Poll: time.Millisecond}, Deps{Store: s, Devices: &fakeDevices{report: host()}})
+	t.Cleanup(m.Stop)
+	return placements{m, t, s}
+}
+
+// holds makes Redis say something else of the placement, or that there is none.
+func (p placements) holds(change func(*stream.Placement), err error) {
+	p.t.Helper()
+	p.store.mu.Lock()
+	p.store.gone = nil
+	if change != nil {
+		change(&p.store.p)
+	}
+	if err != nil {
+		p.store.gone = func() (stream.Placement, error) { return stream.Placement{}, err }
+	}
+	p.store.mu.Unlock()
+	if err := p.Sync(p.t.Context()); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p placements) loop() *loop {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.loops["demo"]
+}
+
+// ends ends the loop as its own limits do, after so many runs.
+func (p placements) ends(runs uint32) {
+	p.t.Helper()
+	l := p.loop()
+	l.mu.Lock()
+	l.runs = runs
+	l.mu.Unlock()
+	l.stop("a test", true)
+	testkit.Eventually(p.t, 20*time.Second, "the loop's end", func() error {
+		if p.loop() != nil {
+			return errors.New("it is still there")
+		}
+		return nil
+	})
+}
+
+// Redis has lost its state: what runs goes on, what waits for a publisher waits for a
+// while, counted from when the state was lost last.
+func TestLostPlacementsGoOn(t *testing.T) {
+	p := newPlacements(t)
+	p.holds(nil, nil)
+	l := p.loop()
+	lost := func() {
+		p.holds(nil, stream.ErrNotFound)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if l.unknown.IsZero() {
+			t.Fatal("it is not known to be lost")
+		}
+		l.unknown = l.unknown.Add(-2 * forgottenAfter)
+	}
+	l.pid.Store(1)
+	lost()
+	p.holds(nil, stream.ErrNotFound)
+	if l.over() {
+		t.Fatal("a run was ended because Redis had lost its state")
+	}
+	// A copy of an earlier epoch, at another worker, is restored and lost again.
+	l.pid.Store(0)
+	p.store.mu.Lock()
+	p.store.gone = func() (stream.Placement, error) {
+		return stream.Placement{Stream: "demo", Epoch: 2, Worker: "w2", State: stream.PlacementPlaced}, nil
+	}
+	p.store.mu.Unlock()
+	if err := p.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p.holds(nil, stream.ErrNotFound)
+	if l.over() {
+		t.Fatal("it did not wait for its publisher")
+	}
+	lost()
+	p.holds(nil, stream.ErrNotFound)
+	if !l.over() {
+		t.Fatal("it waits for ever")
+	}
+}
+
+// A copy in which a placement that has ended here still is placed is restored: its
+// runs go on with their numbers, so that no URL names two things.
+func TestRunsAreNumberedOn(t *testing.T) {
+	p := newPlacements(t)
+	p.holds(nil, nil)
+	p.ends(7)
+	p.holds(nil, nil)
+	l := p.loop()
+	if l == nil {
+		t.Fatal("it is not taken again")
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.runs != 7 {
+		t.Fatalf("its runs go on after %d", l.runs)
+	}
+}
+
+// A copy with a lower epoch than one that ran here before is restored: it is not
+// begun, and the report says which epoch was reached.
+func TestLowerEpochsAreNotBegun(t *testing.T) {
+	p := newPlacements(t)
+	at := func(epoch uint64) func(*stream.Placement) {
+		return func(q *stream.Placement) { q.Epoch = epoch }
+	}
+	p.holds(at(5), nil)
+	p.ends(1)
+	p.holds(at(4), nil)
+	if l := p.loop(); l != nil {
+		t.Fatalf("epoch %d was begun", l.epoch)
+	}
+	if got := fmt.Sprint(p.Epochs()); got != "map[demo:5]" {
+		t.Fatalf("the report says %s", got)
+	}
+	p.holds(at(6), nil)
+	if got := fmt.Sprint(p.Epochs()); got != "map[demo:6]" {
+		t.Fatalf("placed above, the report says %s", got)
+	}
+}

@@ -86,7 +86,7 @@ func Init(dir string, o Options) (*Report, error) {
 	if o.Days == 0 {
 		o.Days = DefaultDays
 	}
-	if _, err := plan(dir, o); err != nil {
+	if _, _, err := plan(dir, o); err != nil {
 		return nil, err
 	}
 	if err := private(dir); err != nil {
@@ -98,7 +98,7 @@ func Init(dir string, o Options) (*Report, error) {
 	}
 	defer unlock()
 	// Another run may have changed the cluster meanwhile.
-	c, err := plan(dir, o)
+	was, c, err := plan(dir, o)
 	if err != nil {
 		return nil, err
 	}
@@ -117,31 +117,34 @@ func Init(dir string, o Options) (*Report, error) {
 	if r.Notes, err = makeAll(f, c, o); err != nil {
 		return nil, err
 	}
+	r.Notes = append(r.Notes, leave(was, c)...)
 	r.Made, r.Changed, r.Kept = f.made, f.changed, f.kept
 	return r, nil
 }
 
-// plan is the cluster that is asked for, after what is in the folder.
-func plan(dir string, o Options) (*Cluster, error) {
-	was, err := readCluster(dir)
-	if err != nil {
-		return nil, err
+// plan is the cluster in the folder, nil for none, and the one that is asked for.
+func plan(dir string, o Options) (was, c *Cluster, err error) {
+	if was, err = readCluster(dir); err != nil {
+		return nil, nil, err
 	}
 	if o.Days < 1 || o.Days > maxDays {
-		return nil, invalid("days: %d is not from 1 to %d", o.Days, maxDays)
+		return nil, nil, invalid("days: %d is not from 1 to %d", o.Days, maxDays)
 	}
 	if was == nil && len(o.Hosts) == 0 {
-		return nil, invalid("hosts: none, and there is no cluster in %s yet: name the hosts, as in --host s1=10.0.0.1,server", dir)
+		return nil, nil, invalid("hosts: none, and there is no cluster in %s yet: name the hosts, as in --host s1=10.0.0.1,server", dir)
 	}
 	left, err := without(was, o.Remove)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	c, err := merge(left, o)
+	c, err = merge(left, o)
 	if err != nil && was != nil && len(o.Hosts)+len(o.Remove) == 0 && o.Datacenter+o.Region+o.Etc == "" {
 		err = damaged(filepath.Join(dir, "cluster.json"), err) // nothing was asked that could be wrong
 	}
-	return c, err
+	if err == nil {
+		err = checkLeaving(was, c)
+	}
+	return was, c, err
 }
 
 func without(c *Cluster, names []string) (*Cluster, error) {

@@ -123,7 +123,7 @@ func (w *Worker) othersTake(ctx context.Context) (bool, error) {
 		}
 	}
 	if !own {
-		return false, errors.New("Redis has lost the reports")
+		return false, errors.New("the reports were lost: not even this worker's is there")
 	}
 	return false, nil
 }

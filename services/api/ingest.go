@@ -190,15 +190,9 @@ func (h *handlers) PutIngestReport(w http.ResponseWriter, r *http.Request, node 
 // or disabled. One that is only missing was let in once, so it was lost with Redis
 // state, and is left alone until that is restored.
 func (h *handlers) kick(ctx context.Context, id string) (bool, error) {
-	if stream.CheckID(id) != nil {
-		return true, nil
-	}
 	s, err := h.stream(ctx, id)
-	switch {
-	case errors.Is(err, stream.ErrDeleted):
-		return true, nil
-	case errors.Is(err, stream.ErrNotFound):
-		return false, nil
+	if errors.Is(err, stream.ErrNotFound) {
+		return errors.Is(err, stream.ErrDeleted) || stream.CheckID(id) != nil, nil
 	}
 	return s.Disabled, err
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/dionysia-dev/dionysia/services/placement"
+	"github.com/dionysia-dev/dionysia/services/store"
 	"github.com/dionysia-dev/dionysia/services/stream"
 )
 
@@ -116,7 +117,7 @@ func (c *Controller) restore(ctx context.Context, s *snapshot) {
 const maxPreempted = 8
 
 // preempt makes room for a stream by ending placements of lower priority, if
-// that is enough; refused is why it has no room without. Their broadcasts go on
+// that is enough, in the commit that takes it; refused is why it has no room without. Their broadcasts go on
 // and wait: the end of a placement that was not told to end its playlists leaves
 // them open, and its worker stops the run.
 func (c *Controller) preempt(ctx context.Context, s *snapshot, w *waiter, refused error) (done bool, err error) {
@@ -136,31 +137,33 @@ func (c *Controller) preempt(ctx context.Context, s *snapshot, w *waiter, refuse
 		return false, refused
 	}
 	s.preempted++
-	for _, v := range slices.Clone(victims) { // leaving changes the list that they are of
+	var seats []*seat
+	for _, v := range victims {
 		e := s.seat(v.Request.Stream)
 		if e == nil {
 			return false, refused
 		}
-		if err := c.park(ctx, s, e, w.conf); err != nil {
-			return false, err
-		}
+		seats = append(seats, e)
+		w.evict = append(w.evict, store.Evicted{Stream: e.conf.ID, Epoch: e.p.Epoch})
 	}
 	err = c.commit(ctx, s, w, d, w.as())
+	w.evict = nil
+	if err == nil {
+		for _, e := range seats {
+			c.try(e.conf.ID, c.parked(ctx, s, e, w.conf))
+		}
+	}
 	if errors.Is(err, stream.ErrNoRoom) || errors.Is(err, stream.ErrConflict) {
 		err = c.admit(ctx, s, w) // outrun: with the room that is free now, if it is enough
 	}
 	return err == nil, err
 }
 
-// park ends a placement without ending its broadcast, which waits from now on.
-func (c *Controller) park(ctx context.Context, s *snapshot, e *seat, by stream.Stream) error {
-	id := e.conf.ID
-	own := c.own(e.p)
-	if err := c.store.Release(ctx, id, e.p.Epoch); err != nil {
-		return fmt.Errorf("ending the placement of %s for %s: %w", id, by.ID, err)
-	}
-	c.view.Return(own)
-	s.leave(id)
+// parked takes note of a placement that a commit has ended without ending its
+// broadcast, which waits from now on.
+func (c *Controller) parked(ctx context.Context, s *snapshot, e *seat, by stream.Stream) error {
+	c.view.Return(c.own(e.p))
+	s.leave(e.conf.ID)
 	c.m.preemptions.Inc()
 	now := c.now().UTC()
 	b := *e.st.broadcast

@@ -1,11 +1,14 @@
 package controller
 
 import (
+	"context"
 	"testing"
 	"time"
 
 	"github.com/dionysia-dev/dionysia/internal/testkit"
+	"github.com/dionysia-dev/dionysia/services/capacity"
 	"github.com/dionysia-dev/dionysia/services/placement"
+	"github.com/dionysia-dev/dionysia/services/store"
 	"github.com/dionysia-dev/dionysia/services/stream"
 )
 
@@ -74,6 +77,64 @@ func TestPreempt(t *testing.T) {
 		if again.Broadcast != low.Broadcast || again.Epoch != low.Epoch+1 {
 			t.Fatalf("it came back as %+v", again)
 		}
+	}
+}
+
+// outruns makes each commit of a stream one that was outrun.
+type outruns struct {
+	Store
+	id string
+	n  int
+}
+
+func (s *outruns) Commit(ctx context.Context, p store.Proposal) (uint64, error) {
+	if p.Placement.Stream == s.id {
+		s.n++
+		return 0, stream.ErrConflict
+	}
+	return s.Store.Commit(ctx, p)
+}
+
+// Nobody loses its place to one that does not get it.
+func TestPreemptionThatFailsEndsNothing(t *testing.T) {
+	d := newDatabase(t)
+	ctx := t.Context()
+	var wrapped *outruns
+	c := d.controller("first", func(s Store) Store {
+		wrapped = &outruns{Store: s, id: "high"}
+		return wrapped
+	})
+	c.cfg.Preempt = true
+	prof, _ := stream.Builtin("240p")
+	px := placement.PriceProfile(capacity.CPU, prof).Px
+	for id, priority := range map[string]int{"low": 10, "high": 20} {
+		must(t, d.store.CreateStream(ctx, stream.Stream{ID: id, Profile: "240p", Grace: 15, HoldBack: 12, Window: 60, Priority: priority}, "hash"))
+	}
+	d.leads(c)
+	d.worker("w1", px*3/2)
+	d.publish("low")
+	c.turn(ctx)
+	d.at = d.at.Add(c.cfg.Hold)
+	c.turn(ctx)
+	d.publish("low", "high")
+	c.turn(ctx)
+	low, err := d.store.Placement(ctx, "low")
+	must(t, err)
+	b, err := d.store.Broadcast(ctx, "low")
+	must(t, err)
+	if wrapped.n == 0 || low.State != stream.PlacementPlaced || b.WaitingSince != nil {
+		t.Fatalf("after %d commits of the higher, the lower is %s and %+v", wrapped.n, low.State, b)
+	}
+	wrapped.id = ""
+	c.turn(ctx)
+	if low, err = d.store.Placement(ctx, "low"); err != nil || low.State != stream.PlacementEnded {
+		t.Fatalf("the lower is %s, %v", low.State, err)
+	}
+	if b, err = d.store.Broadcast(ctx, "low"); err != nil || b.WaitingSince == nil {
+		t.Fatalf("the lower's broadcast is %+v, %v", b, err)
+	}
+	if p, err := d.store.Placement(ctx, "high"); err != nil || p.State != stream.PlacementPlaced {
+		t.Fatalf("the higher is %+v, %v", p, err)
 	}
 }
 

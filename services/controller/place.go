@@ -23,6 +23,8 @@ type waiter struct {
 	src  stream.Source
 	old  stream.Placement // of Epoch 0 when there is none
 	req  placement.Request
+	// evict are the placements that its commit ends.
+	evict []store.Evicted
 	// noRoom: old stands, but its worker has no room for what the source costs.
 	noRoom bool
 }
@@ -148,7 +150,7 @@ func (c *Controller) commit(ctx context.Context, s *snapshot, w *waiter, d place
 		Price: d.Reserved[0].Amount, Reserved: d.Reserved, State: stream.PlacementPlaced, Source: w.src, Profile: d.Profile, Dropped: d.Dropped,
 		Priority: w.conf.Priority, Require: w.conf.Require, Grace: w.conf.Grace, HoldBack: w.conf.HoldBack, Window: w.conf.Window,
 		BroadcastStart: w.st.broadcast.StartedAt, CommittedAt: c.now().UTC()}
-	epoch, err := c.store.Commit(ctx, store.Proposal{Placement: p, Limits: d.Limits, ExpectEpoch: w.old.Epoch})
+	epoch, err := c.store.Commit(ctx, store.Proposal{Placement: p, Limits: d.Limits, ExpectEpoch: w.old.Epoch, Evict: w.evict})
 	if err != nil {
 		return fmt.Errorf("committing the placement: %w", err)
 	}

@@ -27,6 +27,15 @@ type Proposal struct {
 	// ExpectEpoch is the epoch of the placement that the proposer read, in any
 	// state; 0 when there was none.
 	ExpectEpoch uint64
+	// Evict are the placements that are ended for it, and whose reservations are
+	// returned, as by Release.
+	Evict []Evicted
+}
+
+// Evicted is a placement that goes for another one.
+type Evicted struct {
+	Stream string `json:"stream"`
+	Epoch  uint64 `json:"epoch,string"`
 }
 
 // maxHistory is how long a former origin is remembered at most.
@@ -39,7 +48,8 @@ const maxHistory = stream.MaxWindow + originLinger
 //
 //	max(Σ others' reserved, used + Σ others' reserved within stream.RampHold) + amount ≤ limit
 //
-// Errors: ErrConflict when the placement is not the one expected; ErrNoRoom, as a
+// Errors: ErrConflict when the placement is not the one expected, or one of those to
+// evict is not placed at its epoch; ErrNoRoom, as a
 // *NoRoomError, for the first resource without room.
 func (s *Store) Commit(ctx context.Context, p Proposal) (uint64, error) {
 	pl := p.Placement
@@ -62,16 +72,23 @@ func (s *Store) Commit(ctx context.Context, p Proposal) (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("encoding the source of %s: %w", pl.Stream, err)
 	}
+	evict, err := json.Marshal(append([]Evicted{}, p.Evict...))
+	if err != nil {
+		return 0, fmt.Errorf("encoding what goes for %s: %w", pl.Stream, err)
+	}
 	out, err := s.run(ctx, s.state, "commit",
 		[]string{key("placement", pl.Stream), keyEpochs, preWorkerStreams + pl.Worker, keyActive, key("origins", pl.Stream)},
 		append([]any{pl.Stream, p.ExpectEpoch, pl.Worker, pl.Device, doc, src, reserved, limits,
-			preWorkerStreams, maxHistory.Milliseconds()}, wanted...)...)
+			preWorkerStreams, maxHistory.Milliseconds(), evict}, wanted...)...)
 	if err != nil {
 		return 0, fmt.Errorf("committing the placement of %s: %w", pl.Stream, err)
 	}
 	epoch, err := strconv.ParseUint(out[0], 10, 64)
 	if err != nil {
 		return 0, fmt.Errorf("committing the placement of %s: epoch %q: %w", pl.Stream, out[0], err)
+	}
+	for _, v := range p.Evict {
+		s.released(ctx, v.Stream)
 	}
 	// From here on, the tail takes nothing of the former epoch. Without live
 	// there is no tail to write to; the epoch in state fences it afterwards too.
@@ -180,18 +197,21 @@ func (s *Store) change(ctx context.Context, script, id, k string, args ...any) e
 // that was never given is ErrConflict. Watchers are notified: what waits for
 // capacity may have got it.
 func (s *Store) Release(ctx context.Context, id string, epoch uint64) error {
-	out, err := s.run(ctx, s.state, "placement_release", []string{key("placement", id), keyActive},
-		id, epoch, preWorkerStreams)
+	out, err := s.run(ctx, s.state, "placement_release", []string{key("placement", id)}, id, epoch)
 	if err != nil {
 		return fmt.Errorf("releasing the placement of %s at epoch %d: %w", id, epoch, err)
 	}
-	if out[0] != "1" {
-		return nil
+	if out[0] == "1" {
+		s.released(ctx, id)
 	}
+	return nil
+}
+
+// released tells those who watch.
+func (s *Store) released(ctx context.Context, id string) {
 	if err := s.Notify(ctx, id); err != nil {
 		s.log.Debug("notifying failed; the others find out by polling", "stream", id, "error", err)
 	}
-	return nil
 }
 
 // DeletePlacement forgets a placement that has ended; the epoch counter goes on.

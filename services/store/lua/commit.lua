@@ -1,14 +1,16 @@
 -- Commits a placement: all of it or nothing. Uses: ledger
 --
--- The stream's placement must still be the one that the proposer read, and each
--- resource must have room. Then the stream's former reservations (if any) are
+-- The stream's placement must still be the one that the proposer read, and so must
+-- those that go for it; each resource must have room without them. Then they are
+-- ended, the stream's former reservations (if any) are
 -- returned, the new ones made, the epoch raised, the placement written and the
 -- former origin kept in the history.
 -- KEYS: 1 placement:<stream>  2 epochs  3 worker-streams:<worker>  4 active  5 origins:<stream>
 -- ARGV: 1 stream  2 expected epoch of the placement, 0 for none  3 worker  4 device
 --       5 json  6 source json  7 reserved json  8 limits json  9 prefix of worker-streams:<worker>
 --       10 how long a former origin is kept, ms
---       11… of each reservation: resource, amount, limit, used or ""
+--       11 json of the placements that go: [{"stream": …, "epoch": "…"}]
+--       12… of each reservation: resource, amount, limit, used or ""
 -- Returns: {"OK", epoch, commit time µs} | {"CONFLICT", detail}
 --        | {"NO_ROOM", worker, resource, needed, limit, reserved, streams, used or "", young}
 local id = ARGV[1]
@@ -18,11 +20,20 @@ if epoch ~= ARGV[2] then return {'CONFLICT', 'epoch is ' .. epoch .. ', not ' ..
 
 local now = now_us()
 local ms = math.floor(now / 1000)
-local want, set = wanted(11)
+local want, set = wanted(12)
+local victims, gone = cjson.decode(ARGV[11]), {}
+for _, v in ipairs(victims) do
+  local p = redis.call('HMGET', PREFIX .. 'placement:' .. v.stream, 'epoch', 'state', 'worker', 'reserved')
+  if p[1] ~= v.epoch or p[2] ~= 'placed' then
+    return {'CONFLICT', v.stream .. ' is not placed at epoch ' .. v.epoch .. ' any more'}
+  end
+  gone[v.stream], v.worker, v.reserved = true, p[3], p[4]
+end
 for _, r in ipairs(want) do
-  local no = refusal(ARGV[3], r.resource, id, r.amount, r.limit, r.used, ms)
+  local no = refusal(ARGV[3], r.resource, id, r.amount, r.limit, r.used, ms, gone)
   if no then return no end
 end
+for _, v in ipairs(victims) do end_placement(v.stream, v.worker, v.reserved, now) end
 
 if cur[3] and cur[2] ~= 'ended' then
   give_back(cur[3], cur[4], id, cur[3] == ARGV[3] and set or {}, ms)

@@ -35,14 +35,14 @@ local function hold(worker, resource, stream, amount, ms)
 end
 
 -- Whether a stream may hold amount of a resource: nil when it may, else the
--- answer that says why not. What the others hold is the greater of what they
--- have reserved, and what is measured (used, nil when unknown) with what they
+-- answer that says why not. What those in the set gone hold is not counted; what the
+-- others hold is the greater of what they have reserved, and what is measured (used, nil when unknown) with what they
 -- reserved too recently for the measurement to show it.
-local function refusal(worker, resource, stream, amount, limit, used, ms)
+local function refusal(worker, resource, stream, amount, limit, used, ms, gone)
   local reserved, young, n = 0, 0, 0
   local all = redis.call('HGETALL', ledger_key(worker, resource))
   for i = 1, #all, 2 do
-    if all[i] ~= stream then
+    if all[i] ~= stream and not (gone and gone[all[i]]) then
       local a, at = entry(all[i + 1])
       if not a then return {'UNREADABLE', worker, resource, all[i]} end
       reserved, n = reserved + a, n + 1
@@ -70,4 +70,12 @@ local function give_back(worker, reserved, stream, keep, ms)
   for _, r in ipairs(cjson.decode(reserved)) do
     if not keep[r.resource] then hold(worker, r.resource, stream, 0, ms) end
   end
+end
+
+-- Ends a placement and returns its reservations.
+local function end_placement(stream, worker, reserved, now)
+  redis.call('HSET', PREFIX .. 'placement:' .. stream, 'state', 'ended', 'ended', string.format('%.0f', now))
+  give_back(worker, reserved, stream, {}, math.floor(now / 1000))
+  redis.call('SREM', PREFIX .. 'worker-streams:' .. worker, stream)
+  redis.call('SREM', PREFIX .. 'active', stream)
 end

@@ -136,9 +136,16 @@ func TestOnlyRoutersFollow(t *testing.T) {
 	// A server that shuts down does not wait for those who wait.
 	after := w.do(http.MethodGet, "/live/demo/next?by=a", HeaderEpoch, "1;good").header.Get(HeaderOffer)
 	w.origin.EndWaits()
-	start := time.Now()
-	if a := w.do(http.MethodGet, "/live/demo/next?by=a&after="+after, HeaderEpoch, "1;good"); a.code != http.StatusNoContent || time.Since(start) > nextWait/2 {
-		t.Errorf("at the end: %d after %v", a.code, time.Since(start))
+	quickest := time.Hour // a busy machine may delay one
+	for range 3 {
+		start := time.Now()
+		if a := w.do(http.MethodGet, "/live/demo/next?by=a&after="+after, HeaderEpoch, "1;good"); a.code != http.StatusNoContent {
+			t.Errorf("at the end: %d", a.code)
+		}
+		quickest = min(quickest, time.Since(start))
+	}
+	if quickest > nextWait/2 {
+		t.Errorf("at the end it still waits: %v", quickest)
 	}
 }
 

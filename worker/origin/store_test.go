@@ -13,6 +13,7 @@ import (
 // On a real Redis: a placement's segments reach the tail, its death of Redis
 // delays nothing, and a successor on another worker continues the list.
 func TestWithRedis(t *testing.T) {
+	const patient = 5 * time.Second // Redis writes to a disk that others use too
 	m := makeMedia(t, 8)
 	redis := testkit.NewRedis(t)
 	open := func() *store.Store {
@@ -30,7 +31,7 @@ func TestWithRedis(t *testing.T) {
 	}
 	s := open()
 	w := newWorld(t, m, nil, nil)
-	w.origin.cfg.Store = s
+	w.origin.cfg.Store, w.origin.cfg.StoreTimeout = s, patient
 	r := start(w, 1)
 	r.segment(1, all...)
 	w.eventually("/live/demo/180p/index.m3u8", 200, has("/1.m4s"))
@@ -55,7 +56,7 @@ func TestWithRedis(t *testing.T) {
 	})
 
 	w2 := newWorld(t, m, nil, nil)
-	w2.origin.cfg.Store = open()
+	w2.origin.cfg.Store, w2.origin.cfg.StoreTimeout = open(), patient
 	r2 := start(w2, 2)
 	r2.segment(1, all...)
 	body := w2.eventually("/live/demo/90p/index.m3u8", 200, has("e2r1/90p/1.m4s"))

@@ -201,5 +201,5 @@ func New(cfg Config, s Store, tasks Enqueuer, probe Prober, log hclog.Logger, re
 		return nil, fmt.Errorf("controller metrics: %w", err)
 	}
 	return &Controller{cfg: cfg, store: s, tasks: tasks, probe: probe, log: log.Named("controller"), now: time.Now, m: m,
-		state: databaseSeen{epochs: map[string]uint64{}}}, nil
+		state: databaseSeen{epochs: map[string]given{}}}, nil
 }

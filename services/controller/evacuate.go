@@ -84,7 +84,7 @@ func (c *Controller) moveAway(ctx context.Context, s *snapshot, e *seat, why str
 	}
 	moved, err = c.again(ctx, s, e, r.Own, d, commitAs{"moved", "placement.moved", why + "; placed anew"})
 	if moved {
-		e.st.movedTo, e.st.movedAt, e.st.stays = c.state.epochs[e.conf.ID], s.now, ""
+		e.st.movedTo, e.st.movedAt, e.st.stays = c.state.epochs[e.conf.ID].epoch, s.now, ""
 		s.seats = slices.DeleteFunc(s.seats, func(o *seat) bool { return o == e })
 	}
 	return moved, err

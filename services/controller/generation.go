@@ -28,8 +28,36 @@ type databaseSeen struct {
 	// led is set when this replica led as the generation changed: it knows which
 	// workers have to report.
 	led bool
-	// epochs are the highest that this replica has committed, by stream.
-	epochs map[string]uint64
+	// epochs are the highest that this replica has committed, by stream; see
+	// forgetEpochs.
+	epochs map[string]given
+	swept  time.Time
+}
+
+// given is an epoch that this replica has committed.
+type given struct {
+	epoch uint64
+	at    time.Time
+}
+
+// epochsFor is how long an epoch is remembered of which nothing runs any more: longer
+// than CDNs may keep a segment whose URL names it, which is what must not get another
+// content when state goes back in time.
+const epochsFor = 25 * time.Hour
+
+// forgetEpochs forgets, now and then, those of streams without a broadcast. What
+// still runs of one would tell its epoch.
+func (c *Controller) forgetEpochs(now time.Time) {
+	d := &c.state
+	if now.Sub(d.swept) < time.Minute {
+		return
+	}
+	d.swept = now
+	for id, g := range d.epochs {
+		if c.streams[id] == nil && now.Sub(g.at) > epochsFor {
+			delete(d.epochs, id)
+		}
+	}
 }
 
 // watchDatabase notes a change of the generation. A leader then holds, and
@@ -127,7 +155,7 @@ func (c *Controller) reported() map[string]runSeen {
 // raiseEpoch makes sure that a commit gives no epoch that a run, or this
 // replica, has used.
 func (c *Controller) raiseEpoch(ctx context.Context, s *snapshot, id string, placed uint64) error {
-	used := max(s.runs[id].epoch, c.state.epochs[id])
+	used := max(s.runs[id].epoch, c.state.epochs[id].epoch)
 	if used <= placed {
 		return nil
 	}

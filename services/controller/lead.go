@@ -207,6 +207,7 @@ func (c *Controller) turn(ctx context.Context) {
 			c.restore(ctx, s)
 			c.rebalance(ctx, s)
 			c.repair(ctx, s)
+			c.forgetEpochs(s.now)
 		},
 	} {
 		if !c.leading(ctx) {
@@ -258,6 +259,7 @@ func (c *Controller) reconcileAll(ctx context.Context, s *snapshot) {
 			}
 			c.try(id, c.reconcile(ctx, s, id, states[i]))
 		}
+		c.enqueueStarts(ctx, s)
 	}
 }
 

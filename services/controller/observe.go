@@ -68,6 +68,8 @@ type snapshot struct {
 	runs       map[string]runSeen
 	profiles   map[string]stream.Profile // those that were needed
 
+	starts []start // tasks that are to be enqueued
+
 	// What reconciling finds of the streams with a publisher.
 	waiting []*waiter
 	seats   []*seat

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -55,7 +56,7 @@ func (c *Controller) place(ctx context.Context, s *snapshot, st *streamSeen, cur
 	noRoom := sits && c.noRoom(ctx, s, st, p)
 	if sits && !noRoom {
 		s.seats = append(s.seats, &seat{st: st, conf: conf, p: p})
-		return c.keep(ctx, st, p, src)
+		return c.keep(ctx, s, st, p, src)
 	}
 	if s.settling || (s.holding && !lost && p.State == stream.PlacementPlaced) {
 		return nil // its worker may only not have reported yet
@@ -88,7 +89,7 @@ func (c *Controller) place(ctx context.Context, s *snapshot, st *streamSeen, cur
 }
 
 // keep looks after a placement that is as it should be.
-func (c *Controller) keep(ctx context.Context, st *streamSeen, p stream.Placement, src stream.Source) error {
+func (c *Controller) keep(ctx context.Context, s *snapshot, st *streamSeen, p stream.Placement, src stream.Source) error {
 	if p.Source.Session != src.Session || p.Source.Node != src.Node {
 		if err := c.store.UpdateSource(ctx, p.Stream, p.Epoch, src); err != nil {
 			return fmt.Errorf("pointing the placement at the new session: %w", err)
@@ -96,7 +97,7 @@ func (c *Controller) keep(ctx context.Context, st *streamSeen, p stream.Placemen
 		c.notify(ctx, p.Stream)
 	}
 	if st.task < p.Epoch {
-		c.enqueue(ctx, st, p)
+		s.starts = append(s.starts, start{st, p})
 	}
 	return c.served(ctx, st)
 }
@@ -155,7 +156,7 @@ func (c *Controller) commit(ctx context.Context, s *snapshot, w *waiter, d place
 		return fmt.Errorf("committing the placement: %w", err)
 	}
 	p.Epoch = epoch
-	c.state.epochs[id] = epoch
+	c.state.epochs[id] = given{epoch, c.now()}
 	c.view.Return(w.req.Own)
 	c.view.Apply(d)
 	c.m.placements.WithLabelValues(as.result).Inc()
@@ -191,4 +192,33 @@ func (c *Controller) enqueue(ctx context.Context, st *streamSeen, p stream.Place
 		return
 	}
 	st.task = p.Epoch
+}
+
+// start is a placement whose start task was not enqueued yet, for all that this
+// leader knows: that of every placement, when it begins to lead.
+type start struct {
+	st *streamSeen
+	p  stream.Placement
+}
+
+// enqueuers is how many tasks are enqueued at once: each is a round trip.
+const enqueuers = 16
+
+// enqueueStarts enqueues what was collected.
+func (c *Controller) enqueueStarts(ctx context.Context, s *snapshot) {
+	next := make(chan start)
+	var all sync.WaitGroup
+	for range min(enqueuers, len(s.starts)) {
+		all.Go(func() {
+			for t := range next {
+				c.enqueue(ctx, t.st, t.p)
+			}
+		})
+	}
+	for _, t := range s.starts {
+		next <- t
+	}
+	close(next)
+	all.Wait()
+	s.starts = s.starts[:0]
 }

@@ -276,3 +276,19 @@ func TestLostStreamsGoOn(t *testing.T) {
 		t.Fatalf("the broadcast %s goes on as %+v", before, b)
 	}
 }
+
+// The epochs that a leader has given are forgotten when nothing names them any more,
+// and not before, nor while the stream is live.
+func TestForgetsEpochs(t *testing.T) {
+	d := newDatabase(t)
+	c := d.controller("first", nil)
+	d.leads(c)
+	for id, age := range map[string]time.Duration{"old": epochsFor + time.Second, "live": 2 * epochsFor, "young": epochsFor - time.Hour} {
+		c.state.epochs[id] = given{7, d.at.Add(-age)}
+	}
+	c.streams["live"] = &streamSeen{}
+	c.forgetEpochs(d.at)
+	if len(c.state.epochs) != 2 || c.state.epochs["old"].epoch != 0 {
+		t.Fatalf("it remembers %v", c.state.epochs)
+	}
+}

@@ -33,6 +33,9 @@ const (
 	// that knows no offers.
 	followRetry   = 300 * time.Millisecond
 	followUnknown = 5 * time.Second
+	// followPace bounds the questions that are answered at once, within a second: of
+	// a stream of 1 s segments two are, for each number.
+	followPace = 50
 	// offerTime bounds the fetches of one offer, with their wait in the lane.
 	offerTime = 2 * time.Second
 )
@@ -43,14 +46,21 @@ var errNoOffers = errors.New("origin knows no offers")
 // follow follows st until ctx ends.
 func (r *Router) follow(ctx context.Context, st *streamState) {
 	after, failing := "", false
+	var since time.Time
+	answers := 0
 	for ctx.Err() == nil {
 		asked := time.Now()
+		if answers++; asked.Sub(since) > time.Second {
+			since, answers = asked, 0
+		}
 		offer, err := r.askNext(ctx, st, after)
 		if err == nil && (offer.name != after || time.Since(asked) > followRetry) {
 			failing = false
 			r.take(ctx, st, offer)
 			after = offer.name
-			continue
+			if answers < followPace {
+				continue
+			}
 		}
 		if err != nil && !failing && ctx.Err() == nil {
 			r.log.Debug("can't follow", "stream", st.id, "error", err)

@@ -173,3 +173,31 @@ func TestOriginWithoutOffers(t *testing.T) {
 		})
 	}
 }
+
+// TestOfferThatNeverEnds has an origin that says something else each time it is asked.
+func TestOfferThatNeverEnds(t *testing.T) {
+	w := newWorld(t, router.Config{})
+	l := newLadder(w.origin("w1"), "e1r1", 10)
+	const next = "/live/s/next"
+	l.handle(next, func(rw http.ResponseWriter, _ *http.Request) {
+		rw.Header().Set("Dionysia-Offer", fmt.Sprint(l.count(next)))
+	})
+	w.routes.put("s", live("w1", 1))
+	w.warm(l)
+	eventually(t, "many questions", func() error {
+		if n := l.count(next); n < 100 {
+			return fmt.Errorf("%d", n)
+		}
+		w.served(index, 10)
+		return nil
+	})
+	before := l.count(next)
+	start := time.Now()
+	for time.Since(start) < 2*time.Second {
+		w.served(index, 10)
+	}
+	took := time.Since(start)
+	if n := l.count(next) - before; n > int(60*(took.Seconds()+1)) {
+		t.Errorf("asked %d times within %v", n, took)
+	}
+}

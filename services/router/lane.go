@@ -19,7 +19,7 @@ import (
 const (
 	holdFetches, holdFetchesEach         = 256, 64
 	followFetches, followFetchesEach     = 256, 64
-	prefetchFetches, prefetchFetchesEach = 8, 4
+	prefetchFetches, prefetchFetchesEach = 16, 8
 )
 
 var (

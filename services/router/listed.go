@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// maxListed bounds what is read from one MPD: ten minutes of 1 s segments over
+// maxListed bounds what is read from one manifest: ten minutes of 1 s segments over
 // ten renditions are well under it.
 const maxListed = 20_000
 
@@ -28,7 +28,7 @@ func playlistURIs(at string, body []byte) []string {
 	base := &url.URL{Path: at}
 	var uris []string
 	lines := bufio.NewScanner(bytes.NewReader(body))
-	for lines.Scan() {
+	for lines.Scan() && len(uris) < maxListed {
 		line := strings.TrimSpace(lines.Text())
 		if strings.HasPrefix(line, "#") {
 			_, rest, ok := strings.Cut(line, `URI="`)
@@ -89,11 +89,17 @@ func mpdURIs(at string, body []byte) []string {
 	for _, set := range m.Sets {
 		t := set.Template
 		for _, rep := range set.Representations {
+			if len(uris) >= maxListed {
+				return uris
+			}
 			name := strings.NewReplacer("$RepresentationID$", rep.ID)
 			uris = append(uris, base+name.Replace(t.Init))
 			before, after, ok := strings.Cut(name.Replace(t.Media), "$Number$")
 			n := t.First
 			for _, run := range t.Runs {
+				if len(uris) >= maxListed {
+					return uris
+				}
 				for i := 0; i <= run.Repeat && ok && len(uris) < maxListed; i++ {
 					uris = append(uris, base+before+strconv.FormatUint(n, 10)+after)
 					n++

@@ -70,7 +70,7 @@ func (st *streamState) manifest(t target, now time.Time) *manifest {
 	defer st.mu.Unlock()
 	m := st.manifests[t.path]
 	if m == nil {
-		if len(st.manifests) >= maxManifests {
+		if len(st.manifests) >= maxManifests && !st.dropGuess() {
 			return nil
 		}
 		m = &manifest{st: st, t: t, touched: now}
@@ -79,16 +79,41 @@ func (st *streamState) manifest(t target, now time.Time) *manifest {
 	return m
 }
 
-// sweepManifests forgets paths that never had a good body.
-func (st *streamState) sweepManifests(now time.Time) {
+// dropGuess forgets the path that was longest not asked for of those that never had
+// a good body: guesses must not keep what is there out. st.mu is held.
+func (st *streamState) dropGuess() bool {
+	var oldest string
+	var at time.Time
+	for path, m := range st.manifests {
+		m.mu.Lock()
+		if m.good.Load() == nil && m.fetching == nil && (oldest == "" || m.touched.Before(at)) {
+			oldest, at = path, m.touched
+		}
+		m.mu.Unlock()
+	}
+	delete(st.manifests, oldest)
+	return oldest != ""
+}
+
+// sweepManifests forgets paths that never had a good body, and those whose last one
+// is older than window when nobody has asked for the stream as long: what it lists
+// is not to be played any more.
+func (st *streamState) sweepManifests(now time.Time, window time.Duration) {
+	unused := now.Sub(time.Unix(0, st.used.Load())) > window
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	for path, m := range st.manifests {
 		m.mu.Lock()
-		if m.good.Load() == nil && m.fetching == nil && now.Sub(m.touched) > keepAbsent {
+		good := m.good.Load()
+		guess := good == nil && now.Sub(m.touched) > keepAbsent
+		past := good != nil && unused && now.Sub(good.at) > window
+		if (guess || past) && m.fetching == nil {
 			delete(st.manifests, path)
 		}
 		m.mu.Unlock()
+	}
+	if len(st.manifests) == 0 {
+		st.newest.Store(0)
 	}
 }
 

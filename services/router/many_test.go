@@ -220,7 +220,7 @@ func TestFetchesAheadAreBounded(t *testing.T) {
 		go func() { _, _ = do(t.Context(), http.MethodGet, w.base+manyPath(s, "720p/index.m3u8")) }()
 	}
 	m.steady(t, 65)
-	if _, most := m.inFlight(); most > 2*64+4+1 {
+	if _, most := m.inFlight(); most > 2*64+8+1 {
 		t.Errorf("%d segments fetched at once from one origin", most)
 	}
 	if path := manyPath(4, "seg/e1r1/720p/2.m4s"); w.get(path).body != path {

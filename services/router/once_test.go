@@ -127,3 +127,37 @@ func TestSlowToBeginThenTrickles(t *testing.T) {
 		t.Error("not counted")
 	}
 }
+
+// TestRefusalThatTrickles has an origin whose answer is no, and whose reasons do
+// not end.
+func TestRefusalThatTrickles(t *testing.T) {
+	w := newWorld(t, router.Config{})
+	o := w.origin("w1")
+	w.routes.put("s", live("w1", 1))
+	refuse := func(code int) http.HandlerFunc {
+		return func(rw http.ResponseWriter, r *http.Request) {
+			rw.Header().Set("Content-Length", "1000")
+			rw.WriteHeader(code)
+			for {
+				_, _ = io.WriteString(rw, "0")
+				rw.(http.Flusher).Flush()
+				select {
+				case <-time.After(50 * time.Millisecond):
+				case <-r.Context().Done():
+					return
+				}
+			}
+		}
+	}
+	o.handle(segment, refuse(http.StatusNotFound))
+	o.handle(index, refuse(http.StatusServiceUnavailable))
+	for path, code := range map[string]int{segment: http.StatusNotFound, index: http.StatusServiceUnavailable} {
+		start := time.Now()
+		if a := w.get(path); a.code != code {
+			t.Errorf("%s: %d, want %d", path, a.code, code)
+		}
+		if took := time.Since(start); took > 3*time.Second {
+			t.Errorf("%s: refused after %v", path, took)
+		}
+	}
+}

@@ -90,13 +90,12 @@ func New(cfg Config, deps Deps) (*Router, error) {
 	}
 	r := &Router{
 		cfg: cfg, deps: deps, log: deps.Logger.Named("router"),
-		values: newValues(), transport: newTransport(cfg), following: newTransport(cfg), name: uuid.NewString(),
+		values: newValues(), transport: newTransport(cfg), following: newFollowing(cfg), name: uuid.NewString(),
 		cache:        newCache(cfg.CacheBytes),
 		holdLane:     newLane("hold", holdFetches, holdFetchesEach),
 		followLane:   newLane("follow", followFetches, followFetchesEach),
 		prefetchLane: newLane("prefetch", prefetchFetches, prefetchFetchesEach),
 	}
-	r.following.MaxConnsPerHost = 0
 	r.responses.New = func() any { return new(response) }
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	var err error

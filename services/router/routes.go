@@ -298,7 +298,7 @@ func (r *Router) sweep(now time.Time) {
 			r.streams.Delete(key)
 			return true
 		}
-		st.sweepManifests(now)
+		st.sweepManifests(now, r.windowOf(st))
 		return true
 	})
 }

@@ -48,6 +48,10 @@ const (
 	// opened and closed.
 	idleConns = 64
 	maxConns  = 512
+	// drainTime bounds the wait for the rest of an answer that is not wanted.
+	drainTime = 100 * time.Millisecond
+	// followConns bounds an origin's idle connections of streams that are followed.
+	followConns = 16384
 )
 
 func newTransport(cfg Config) *http.Transport {
@@ -60,6 +64,15 @@ func newTransport(cfg Config) *http.Transport {
 		DisableCompression:    true,
 		ReadBufferSize:        64 << 10,
 	}
+}
+
+// newFollowing is for connections that wait most of their time, one for each stream
+// that is followed: all of them are kept while their streams' offers are fetched, and
+// what they carry is small.
+func newFollowing(cfg Config) *http.Transport {
+	t := newTransport(cfg)
+	t.MaxConnsPerHost, t.MaxIdleConnsPerHost, t.ReadBufferSize = 0, followConns, 0
+	return t
 }
 
 // ask sends a GET for path to the origin, at each of its addresses until one
@@ -125,9 +138,11 @@ func elsewhere(resp *http.Response, origin string) error {
 	return fmt.Errorf("%w: %s says %d", errElsewhere, by, resp.StatusCode)
 }
 
-// drain reads a little of an unwanted body so that the connection can be used
-// again.
+// drain reads a little of an unwanted body, if it is there, so that the connection
+// can be used again.
 func drain(resp *http.Response) {
+	late := time.AfterFunc(drainTime, func() { _ = resp.Body.Close() })
+	defer late.Stop()
 	_, _ = io.CopyN(io.Discard, resp.Body, 4<<10)
 	_ = resp.Body.Close()
 }

@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -51,7 +52,9 @@ func (r *Router) keepWarm(st *streamState) {
 		defer cancel()
 		r.goes.Go(func() { r.follow(ctx, st) })
 		for time.Since(time.Unix(0, st.used.Load())) < watchedFor {
-			w.round()
+			if w.round() && r.ctx.Err() == nil {
+				continue // it has waited long enough
+			}
 			if !r.pauseFor(st.news, warmEvery) {
 				return
 			}
@@ -73,8 +76,9 @@ func (r *Router) pauseFor(news <-chan struct{}, d time.Duration) bool {
 	}
 }
 
-// round refreshes the stream's manifests and fetches what they newly list.
-func (w *warmer) round() {
+// round refreshes the stream's manifests and fetches what they newly list. It
+// returns whether something found no place in the lane for a second.
+func (w *warmer) round() (putOff bool) {
 	base := livePrefix + w.st.id + "/"
 	listed := map[string]struct{}{}
 	w.mu.Lock()
@@ -87,7 +91,7 @@ func (w *warmer) round() {
 	for _, body := range bodies {
 		for _, segment := range w.worth(body) {
 			if _, asked := w.done[segment]; !asked {
-				w.prefetch(ctx, segment)
+				putOff = !w.prefetch(ctx, segment) || putOff
 			}
 		}
 		for _, segment := range body.uris {
@@ -96,12 +100,13 @@ func (w *warmer) round() {
 	}
 	for _, segment := range again {
 		if _, still := listed[segment]; still {
-			w.prefetch(ctx, segment)
+			putOff = !w.prefetch(ctx, segment) || putOff
 		}
 	}
 	if len(listed) > 0 {
 		w.done = listed
 	}
+	return putOff
 }
 
 // playlists returns the paths of the media playlists that the master lists.
@@ -180,16 +185,16 @@ func initsOf(uris []string) []string {
 }
 
 // prefetch fetches a segment in the background. It waits for its turn until ctx
-// ends, then it is for the next round.
-func (w *warmer) prefetch(ctx context.Context, path string) {
+// ends, then it is for the next round, and the result is false.
+func (w *warmer) prefetch(ctx context.Context, path string) bool {
 	t, err := parsePath(path)
 	if err != nil || t.stream != w.st.id || t.kind != kindSegment || w.r.cache.has(path) {
-		return
+		return true
 	}
 	o, err := w.r.fetchAhead(ctx, w.r.prefetchLane, w.st, t)
 	if err != nil {
 		w.again(path)
-		return
+		return !errors.Is(err, errBusy) && !errors.Is(err, errSilent)
 	}
 	w.r.goes.Go(func() {
 		defer w.r.cache.release(o)
@@ -199,6 +204,7 @@ func (w *warmer) prefetch(ctx context.Context, path string) {
 			w.again(path)
 		}
 	})
+	return true
 }
 
 // again has path fetched in the next round, if it is listed then.

@@ -30,6 +30,17 @@ func BenchmarkBroadcasts(b *testing.B) {
 			}
 		}
 	})
+	b.Run("explain of one that waits", func(b *testing.B) {
+		for b.Loop() {
+			b.StopTimer()
+			h.reportIngest(reports)
+			b.StartTimer()
+			a := send(b, "GET", h.url+"/v1/placement/explain?stream=s00009", nil, "Authorization", "Bearer "+adminToken)
+			if e := decoded[wire.Explanation](a.want(http.StatusOK)); e.Queue == nil || e.Queue.Waiting != streams/10-streams/100 {
+				b.Fatalf("%s", a.body)
+			}
+		}
+	})
 	b.Run("one status", func(b *testing.B) {
 		for b.Loop() {
 			send(b, "GET", h.url+"/v1/streams/s00007/status", nil, "Authorization", "Bearer "+adminToken).want(http.StatusOK)

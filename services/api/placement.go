@@ -59,12 +59,19 @@ func (h *handlers) explain(ctx context.Context, id string) (wire.Explanation, er
 		request.Own.Worker = p.Worker
 		request.Own.Reserved, request.Own.Young = h.ledgers.Held(p.Worker, id)
 	}
+	var queue *wire.QueuePlace
+	if waits := b.State == stream.BroadcastLive && b.WaitingSince != nil; waits || !placed {
+		request.Failover = waits && placed // it has lost its worker: else it would not wait
+		if queue, err = h.queue(ctx, fleet, &request, b); err != nil {
+			return wire.Explanation{}, err
+		}
+	}
 	e, err := placement.Explain(fleet, request)
 	if err != nil {
 		return wire.Explanation{}, about(err, "stream %q", id)
 	}
 	out := toExplanation(e, fleet.Policy)
-	out.Stream = &s.ID
+	out.Stream, out.Queue = &s.ID, queue
 	for i, d := range out.Devices {
 		out.Devices[i].Current = placed && d.Worker == p.Worker && d.Device == p.Device
 	}
@@ -131,9 +138,13 @@ func (h *handlers) request(ctx context.Context, s stream.Stream) (placement.Requ
 	if err != nil {
 		return placement.Request{}, about(err, "profile %q", s.Profile)
 	}
+	return requestOf(s, profile), nil
+}
+
+func requestOf(s stream.Stream, profile stream.Profile) placement.Request {
 	return placement.Request{
 		Stream: s.ID, Profile: profile, Require: s.Require, Prefer: s.Prefer, Priority: s.Priority, Degrade: s.Degrade,
-	}, nil
+	}
 }
 
 // fleet is a snapshot of all workers that report, read from Redis.

@@ -376,6 +376,9 @@ type Explanation struct {
 	Policy  PlacementPolicy `json:"policy"`
 	Profile string          `json:"profile"`
 
+	// Queue The stream's place among those that wait for capacity; left out when it does not wait, or waits outside the full queue
+	Queue *QueuePlace `json:"queue,omitempty"`
+
 	// Refusal Why there is no decision, with the numbers
 	Refusal *string `json:"refusal,omitempty"`
 
@@ -455,6 +458,16 @@ type IngestReport struct {
 	// Rtsp host:port where workers reach it
 	Rtsp string    `json:"rtsp"`
 	Time time.Time `json:"time"`
+}
+
+// KeptDevice A device that is kept for a stream that has waited long; those behind that stream leave it alone
+type KeptDevice struct {
+	Device string `json:"device"`
+
+	// Reserved What it would take there; of what the worker's other devices share, so much is kept too
+	Reserved []Reservation `json:"reserved"`
+	Stream   string        `json:"stream"`
+	Worker   string        `json:"worker"`
 }
 
 // LearnedLimit defines model for LearnedLimit.
@@ -566,6 +579,31 @@ type PublishRequest struct {
 
 	// Takeover The holder has been silent for 2 s or is gone
 	Takeover bool `json:"takeover,omitempty"`
+}
+
+// QueuePlace The stream's place among those that wait for capacity; left out when it does not wait, or waits outside the full queue
+type QueuePlace struct {
+	// Ahead Why others are served before it: so many of each
+	Ahead struct {
+		// Longer Their priority is the same and they have waited longer
+		Longer int `json:"longer"`
+
+		// LostWorker They lost their worker and may be watched
+		LostWorker int `json:"lost_worker"`
+
+		// Priority Their priority is higher
+		Priority int `json:"priority"`
+	} `json:"ahead"`
+
+	// Behind A device that is kept for a stream that has waited long; those behind that stream leave it alone
+	Behind *KeptDevice `json:"behind,omitempty"`
+
+	// Position Who is first, 1, is served first
+	Position int       `json:"position"`
+	Since    time.Time `json:"since"`
+
+	// Waiting How many wait, this one included
+	Waiting int `json:"waiting"`
 }
 
 // ReleaseRequest defines model for ReleaseRequest.
@@ -1171,7 +1209,9 @@ type ClientInterface interface {
 	// ExplainPlacement Where a stream would be placed now, and what stands against each device
 	//
 	// The decision that the controller would make now for the stream with its settings as they are: what the stream holds
-	// already is given back first, and the worker that it is on is preferred. Nothing is committed.
+	// already is given back first, and the worker that it is on is preferred. Of a stream that waits for capacity its place in
+	// the queue is said too. What has no placement leaves alone the device that is kept for a stream before it in the queue.
+	// Nothing is committed.
 	//
 	// Corresponds with GET /v1/placement/explain (the `ExplainPlacement` operationId).
 	ExplainPlacement(ctx context.Context, params *ExplainPlacementParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1484,7 +1524,9 @@ func (c *Client) GetOpenAPI(ctx context.Context, reqEditors ...RequestEditorFn) 
 // ExplainPlacement Where a stream would be placed now, and what stands against each device
 //
 // The decision that the controller would make now for the stream with its settings as they are: what the stream holds
-// already is given back first, and the worker that it is on is preferred. Nothing is committed.
+// already is given back first, and the worker that it is on is preferred. Of a stream that waits for capacity its place in
+// the queue is said too. What has no placement leaves alone the device that is kept for a stream before it in the queue.
+// Nothing is committed.
 //
 // Corresponds with GET /v1/placement/explain (the `ExplainPlacement` operationId).
 func (c *Client) ExplainPlacement(ctx context.Context, params *ExplainPlacementParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -3104,7 +3146,9 @@ type ClientWithResponsesInterface interface {
 	// ExplainPlacementWithResponse Where a stream would be placed now, and what stands against each device
 	//
 	// The decision that the controller would make now for the stream with its settings as they are: what the stream holds
-	// already is given back first, and the worker that it is on is preferred. Nothing is committed.
+	// already is given back first, and the worker that it is on is preferred. Of a stream that waits for capacity its place in
+	// the queue is said too. What has no placement leaves alone the device that is kept for a stream before it in the queue.
+	// Nothing is committed.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -4582,7 +4626,9 @@ func (c *ClientWithResponses) GetOpenAPIWithResponse(ctx context.Context, reqEdi
 // ExplainPlacementWithResponse Where a stream would be placed now, and what stands against each device
 //
 // The decision that the controller would make now for the stream with its settings as they are: what the stream holds
-// already is given back first, and the worker that it is on is preferred. Nothing is committed.
+// already is given back first, and the worker that it is on is preferred. Of a stream that waits for capacity its place in
+// the queue is said too. What has no placement leaves alone the device that is kept for a stream before it in the queue.
+// Nothing is committed.
 //
 // Returns a wrapper object for the known response body format(s).
 //

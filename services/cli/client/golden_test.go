@@ -146,6 +146,29 @@ func TestTables(t *testing.T) {
 	}
 }
 
+func TestTableOfAStreamInTheQueue(t *testing.T) {
+	c := newCluster(t)
+	in := store.IngestReport{Node: "in1", Boot: "b"}
+	for id, waited := range map[string]time.Duration{"wall": time.Hour, "older": time.Minute, "small": time.Second, "vip": time.Second} {
+		args := []string{"stream", "create", id, "--profile", "360p", "--require", "device=gpu"}
+		if id == "vip" {
+			args = append(args, "--priority", "90")
+		}
+		c.run(args...)
+		since := time.Now().Add(-waited)
+		b := stream.Broadcast{ID: "b1", Stream: id, State: stream.BroadcastLive, StartedAt: since, WaitingSince: &since, Reason: "no capacity"}
+		if err := c.store.PutBroadcast(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+		in.Paths = append(in.Paths, store.IngestPath{Stream: id, Session: "s1", Ready: true})
+	}
+	if err := c.store.PutIngestReport(t.Context(), in); err != nil {
+		t.Fatal(err)
+	}
+	c.report(mixed())
+	golden(t, "explain_queue", c.run("place", "explain", "small"))
+}
+
 func TestPlaceCommands(t *testing.T) {
 	c := newCluster(t)
 	c.run("stream", "create", "demo")

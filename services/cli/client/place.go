@@ -38,6 +38,7 @@ func (cmd *PlaceExplainCmd) Run(ctx *Context) error {
 	}
 	return c.print(e, func(t *table) {
 		t.say("stream %s, profile %s: %s", cmd.ID, e.Profile, decided(*e))
+		printQueue(t, e.Queue)
 		printCosts(t, *e)
 		t.say("")
 		printDevices(t, e.Devices)
@@ -122,6 +123,34 @@ func printCosts(t *table, e wire.Explanation) {
 		t.say("needs %s of a CPU", px(c.PxS))
 	}
 	t.say("policy: %s, %g %% of each limit kept for streams that lose their worker", e.Policy.Order, e.Policy.FailoverReserve*100)
+}
+
+// printQueue says where a stream stands in the queue, and after whom.
+func printQueue(t *table, q *wire.QueuePlace) {
+	if q == nil {
+		return
+	}
+	text := fmt.Sprintf("waits since %s, %d of %d in the queue", clock(q.Since), q.Position, q.Waiting)
+	var ahead []string
+	for _, a := range []struct {
+		n   int
+		why string
+	}{
+		{q.Ahead.LostWorker, "that lost their worker"},
+		{q.Ahead.Priority, "of higher priority"},
+		{q.Ahead.Longer, "that waited longer"},
+	} {
+		if a.n > 0 {
+			ahead = append(ahead, fmt.Sprintf("%d %s", a.n, a.why))
+		}
+	}
+	if len(ahead) > 0 {
+		text += ", after " + strings.Join(ahead, ", ")
+	}
+	t.say("%s", text)
+	if k := q.Behind; k != nil {
+		t.say("leaves %s/%s alone, which is kept for stream %s: it has waited long and stands before it", k.Worker, short(k.Device), k.Stream)
+	}
 }
 
 // printGoing counts the placements by device and what was left out, in the order

@@ -47,13 +47,14 @@ type loop struct {
 	slowAt  time.Time          // when the run was found too slow; of the same
 	began   time.Time          // when the newest GPAC started, zero before the first; of the same
 	unmoved time.Time          // when an event said that no device takes the run; of the same
-	unknown time.Time          // since when Redis has not known the placement; the manager's
+	unknown time.Time          // since when Redis has not known the placement; under the manager's mu
 	missing bool               // Redis was not asked yet why it is not this worker's; under the manager's mu
 
 	saidOf string          // the session that said is of; run's goroutine's
 	said   map[string]bool // events that come once in a session, by text; of the same
 
 	mu        sync.Mutex
+	sent      time.Time // when the publisher was last known to send
 	placement stream.Placement
 	// device is where the run encodes, and reserved what it holds there: the
 	// placement's until a failure moved it, whatever Redis knows of that.
@@ -108,6 +109,13 @@ func (l *loop) stop(why string, graceful bool) {
 	}
 	l.graceful.Store(graceful)
 	l.cancel()
+}
+
+// heard notes that the publisher sends.
+func (l *loop) heard() {
+	l.mu.Lock()
+	l.sent = time.Now()
+	l.mu.Unlock()
 }
 
 func (l *loop) over() bool { return l.ctx.Err() != nil }

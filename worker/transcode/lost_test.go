@@ -66,42 +66,63 @@ func (p placements) ends(runs uint32) {
 	})
 }
 
+// later makes what the loop remembers so much older.
+func (p placements) later(l *loop, d time.Duration) {
+	p.mu.Lock()
+	l.mu.Lock()
+	defer p.mu.Unlock()
+	defer l.mu.Unlock()
+	for _, at := range []*time.Time{&l.unknown, &l.sent} {
+		if !at.IsZero() {
+			*at = at.Add(-d)
+		}
+	}
+}
+
 // Redis has lost its state: what runs goes on, what waits for a publisher waits for a
-// while, counted from when the state was lost last.
+// while, counted from when it sent last.
 func TestLostPlacementsGoOn(t *testing.T) {
+	p := newPlacements(t)
+	p.holds(func(q *stream.Placement) { q.Grace = 15 }, nil)
+	l := p.loop()
+	goesOn := func(what string) {
+		t.Helper()
+		p.holds(nil, stream.ErrNotFound)
+		if l.over() {
+			t.Fatal("it was ended: " + what)
+		}
+	}
+	l.pid.Store(1)
+	goesOn("Redis has lost its state")
+	p.later(l, 2*forgottenAfter)
+	goesOn("and that for long, but it runs")
+	l.pid.Store(0)
+	goesOn("it is between two runs")
+	p.later(l, forgottenAfter)
+	goesOn("its grace is not over")
+	p.later(l, time.Minute)
+	p.holds(nil, stream.ErrNotFound)
+	if !l.over() {
+		t.Fatal("it waits for ever")
+	}
+}
+
+// A loop that has waited for long when Redis loses its state waits on from there.
+func TestLostPlacementsWaitAnew(t *testing.T) {
 	p := newPlacements(t)
 	p.holds(nil, nil)
 	l := p.loop()
-	lost := func() {
-		p.holds(nil, stream.ErrNotFound)
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if l.unknown.IsZero() {
-			t.Fatal("it is not known to be lost")
-		}
-		l.unknown = l.unknown.Add(-2 * forgottenAfter)
-	}
-	l.pid.Store(1)
-	lost()
+	p.later(l, time.Hour)
 	p.holds(nil, stream.ErrNotFound)
-	if l.over() {
-		t.Fatal("a run was ended because Redis had lost its state")
-	}
-	// A copy of an earlier epoch, at another worker, is restored and lost again.
-	l.pid.Store(0)
-	p.store.mu.Lock()
-	p.store.gone = func() (stream.Placement, error) {
-		return stream.Placement{Stream: "demo", Epoch: 2, Worker: "w2", State: stream.PlacementPlaced}, nil
-	}
-	p.store.mu.Unlock()
-	if err := p.Sync(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	p.later(l, forgottenAfter/2)
+	p.holds(nil, nil) // restored
+	p.holds(nil, stream.ErrNotFound)
+	p.later(l, forgottenAfter/2+time.Second)
 	p.holds(nil, stream.ErrNotFound)
 	if l.over() {
 		t.Fatal("it did not wait for its publisher")
 	}
-	lost()
+	p.later(l, forgottenAfter/2+time.Second)
 	p.holds(nil, stream.ErrNotFound)
 	if !l.over() {
 		t.Fatal("it waits for ever")

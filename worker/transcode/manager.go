@@ -75,8 +75,9 @@ type Deps struct {
 // storeTimeout bounds each call of the store, so that a loop goes on.
 const storeTimeout = time.Second
 
-// forgottenAfter is how long a placement that Redis does not know waits for its
-// publisher. While that one sends it runs on, as it does while Redis is away.
+// forgottenAfter is how long, beyond its grace, a placement that Redis does not know
+// waits for its publisher. While that one sends it runs on, as it does while Redis is
+// away.
 const forgottenAfter = time.Minute
 
 // Manager runs the placements of one worker.
@@ -203,18 +204,30 @@ func (m *Manager) without(l *loop, p stream.Placement, err error) {
 	case err == nil && p.Epoch == l.epoch && p.State == stream.PlacementEnded:
 		l.stop("the placement has ended", true)
 	case errors.Is(err, stream.ErrNotFound):
-		// A placement is deleted only after its end. Or Redis has lost its
-		// state, which must not end what viewers watch.
-		if l.unknown.IsZero() {
-			l.unknown = time.Now()
-			l.log.Warn("Redis does not know this placement; going on while its publisher sends")
-		}
-		if l.pid.Load() == 0 && time.Since(l.unknown) > forgottenAfter {
-			l.stop("Redis does not know the placement, and nobody sends", true)
-		}
+		m.lost(l)
 	case err != nil: // unknown: go on
 	case p.Epoch > l.epoch:
 		m.fence(l, p.Epoch)
+	}
+}
+
+// lost decides on a loop whose placement Redis does not know. A placement is deleted
+// only after its end. Or Redis has lost its state, which must not end what viewers
+// watch: neither while GPAC runs, nor between two of its runs. The lock is held.
+func (m *Manager) lost(l *loop) {
+	if l.unknown.IsZero() {
+		l.unknown = time.Now()
+		l.log.Warn("Redis does not know this placement; going on while its publisher sends")
+	}
+	if l.pid.Load() != 0 {
+		l.heard()
+		return
+	}
+	l.mu.Lock()
+	since, patience := l.sent, l.placement.Grace.Duration()+forgottenAfter
+	l.mu.Unlock()
+	if time.Since(l.unknown) > patience && time.Since(since) > patience {
+		l.stop("Redis does not know the placement, and nobody sends", true)
 	}
 }
 

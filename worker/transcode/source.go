@@ -74,6 +74,7 @@ func (l *loop) findSource() (found, bool) {
 		return found{}, false
 	}
 	l.waiting = time.Time{}
+	l.heard()
 	l.probed(&src.media)
 	for _, t := range src.ignored {
 		l.once(p.Source.Session, "run.track_ignored", "warn", t)

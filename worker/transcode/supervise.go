@@ -104,6 +104,7 @@ func (l *loop) runOnce(src found) end {
 		proc.stop()
 	}
 	proc.kill()
+	l.heard() // before it counts as gone
 	l.pid.Store(0)
 	if st := proc.cmd.ProcessState; st != nil {
 		l.m.retire(device, st.UserTime()+st.SystemTime())

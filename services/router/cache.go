@@ -106,11 +106,11 @@ func (c *cache) join(path string) *object {
 	return o
 }
 
-// has reports whether path is kept or filling, without counting as a use.
-func (c *cache) has(path string) bool {
+// fills reports whether path is filling.
+func (c *cache) fills(path string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.kept.Contains(path) || c.filling[path] != nil
+	return c.filling[path] != nil
 }
 
 // holds reports whether path is kept, without counting as a use.

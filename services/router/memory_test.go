@@ -214,6 +214,58 @@ func TestViewersThatLeave(t *testing.T) {
 	})
 }
 
+// TestPrefetchThatTrickles has a segment that only the look at the window wants, and
+// that does not come at first: once its fetch is given up, it is fetched again.
+func TestPrefetchThatTrickles(t *testing.T) {
+	var asked atomic.Int64
+	origin := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		switch {
+		case strings.HasSuffix(r.URL.Path, "master.m3u8"):
+			_, _ = io.WriteString(rw, "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n720p/index.m3u8\n")
+		case strings.HasSuffix(r.URL.Path, "index.m3u8"):
+			_, _ = io.WriteString(rw, "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXT-X-MEDIA-SEQUENCE:1\n#EXTINF:2.000,\n../seg/e1r1/720p/1.m4s\n")
+		case strings.HasSuffix(r.URL.Path, ".m4s"):
+			rw.Header().Set("Content-Length", "2")
+			_, _ = io.WriteString(rw, "a")
+			if asked.Add(1) == 1 {
+				rw.(http.Flusher).Flush()
+				<-r.Context().Done()
+				return
+			}
+			_, _ = io.WriteString(rw, "b")
+		default:
+			http.NotFound(rw, r)
+		}
+	}))
+	defer origin.Close()
+	o := &oneOrigin{addr: origin.Listener.Addr().String()}
+	r, err := New(Config{}, Deps{Store: o, Resolver: o})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := r.Stop(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}()
+	var first time.Time
+	testkit.Eventually(t, time.Minute, "the segment held", func() error {
+		// A viewer that is content with the playlist.
+		r.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/live/s/720p/index.m3u8", nil))
+		if asked.Load() == 1 && first.IsZero() {
+			first = time.Now()
+		}
+		// Some rounds after the prefetch has ceased to wait, as if it were old then.
+		if !first.IsZero() && time.Since(first) > prefetchTime+2*warmEvery+warmEvery/2 {
+			r.cache.giveUp(time.Now().Add(time.Second))
+		}
+		if !r.cache.holds("/live/s/seg/e1r1/720p/1.m4s") {
+			return fmt.Errorf("asked for %d times", asked.Load())
+		}
+		return nil
+	})
+}
+
 func heapInUse() int64 {
 	runtime.GC()
 	runtime.GC()

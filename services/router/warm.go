@@ -188,7 +188,11 @@ func initsOf(uris []string) []string {
 // ends, then it is for the next round, and the result is false.
 func (w *warmer) prefetch(ctx context.Context, path string) bool {
 	t, err := parsePath(path)
-	if err != nil || t.stream != w.st.id || t.kind != kindSegment || w.r.cache.has(path) {
+	if err != nil || t.stream != w.st.id || t.kind != kindSegment || w.r.cache.holds(path) {
+		return true
+	}
+	if w.r.cache.fills(path) {
+		w.again(path) // should it fail
 		return true
 	}
 	o, err := w.r.fetchAhead(ctx, w.r.prefetchLane, w.st, t)

@@ -74,7 +74,9 @@ func startNomad(t testing.TB, acl bool) *Nomad {
 // Start starts Nomad again after Kill, on the same ports, as another cluster.
 func (n *Nomad) Start() {
 	n.t.Helper()
-	n.proc = StartProcess(n.t, "nomad", exec.Command(n.binary, "agent", "-dev", "-config="+n.config))
+	cmd := exec.Command(n.binary, "agent", "-dev", "-config="+n.config)
+	cmd.Env = append(os.Environ(), "TMPDIR="+filepath.Dir(n.config)) // where the sockets of its plugins stay when it is killed
+	n.proc = StartProcess(n.t, "nomad", cmd)
 	client := &http.Client{Timeout: time.Second}
 	n.proc.awaitReady(n.t, nomadDeadline, "nomad", func() error {
 		if n.acl {

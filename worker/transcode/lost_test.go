@@ -129,6 +129,44 @@ func TestLostPlacementsWaitAnew(t *testing.T) {
 	}
 }
 
+// A copy with a lower epoch is restored, which is placed here or elsewhere and which
+// nobody places anew, for the publisher has left: the loop above it ends too.
+func TestLoopsAboveWhatWasRestoredEnd(t *testing.T) {
+	for name, restore := range map[string]func(p placements){
+		"here": func(p placements) { p.holds(func(q *stream.Placement) { q.Epoch = 2 }, nil) },
+		"elsewhere": func(p placements) {
+			p.store.mu.Lock()
+			p.store.gone = func() (stream.Placement, error) {
+				return stream.Placement{Stream: "demo", Epoch: 2, Worker: "w2", State: stream.PlacementPlaced}, nil
+			}
+			p.store.mu.Unlock()
+			if err := p.Sync(p.t.Context()); err != nil {
+				p.t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPlacements(t)
+			p.holds(nil, nil)
+			l := p.loop()
+			l.pid.Store(1)
+			restore(p)
+			p.later(l, 2*forgottenAfter)
+			restore(p)
+			l.pid.Store(0)
+			restore(p)
+			if l.over() {
+				t.Fatal("it did not wait for its publisher")
+			}
+			p.later(l, 2*forgottenAfter)
+			restore(p)
+			if !l.over() {
+				t.Fatal("it waits for ever")
+			}
+		})
+	}
+}
+
 // A copy in which a placement that has ended here still is placed is restored: its
 // runs go on with their numbers, so that no URL names two things.
 func TestRunsAreNumberedOn(t *testing.T) {

@@ -165,8 +165,8 @@ func (m *Manager) apply(want map[string]stream.Placement) (missing []*loop) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for id, l := range m.loops { // before any begins, which awaits them
-		_, ok := want[id]
-		if l.missing = !ok && !l.over(); l.missing {
+		p, ok := want[id]
+		if l.missing = (!ok || p.Epoch < l.epoch) && !l.over(); l.missing {
 			missing = append(missing, l)
 		} else {
 			l.unknown = time.Time{}
@@ -176,7 +176,7 @@ func (m *Manager) apply(want map[string]stream.Placement) (missing []*loop) {
 	for id, p := range want {
 		l, last := m.loops[id], m.ran[id].id.Epoch
 		switch {
-		case l != nil && p.Epoch < l.epoch: // an old view
+		case l != nil && p.Epoch < l.epoch: // state went back: see without
 		case l == nil && p.Epoch < last && p.State == stream.PlacementPlaced:
 			m.behind[id] = last
 		case l != nil && p.Epoch == l.epoch:
@@ -196,14 +196,15 @@ func (m *Manager) without(l *loop, p stream.Placement, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	l.missing = false
-	if err == nil {
+	gone := errors.Is(err, stream.ErrNotFound) || err == nil && p.Epoch < l.epoch
+	if err == nil && !gone {
 		l.unknown = time.Time{}
 	}
 	switch {
 	case l.over():
 	case err == nil && p.Epoch == l.epoch && p.State == stream.PlacementEnded:
 		l.stop("the placement has ended", true)
-	case errors.Is(err, stream.ErrNotFound):
+	case gone:
 		m.lost(l)
 	case err != nil: // unknown: go on
 	case p.Epoch > l.epoch:
@@ -211,9 +212,10 @@ func (m *Manager) without(l *loop, p stream.Placement, err error) {
 	}
 }
 
-// lost decides on a loop whose placement Redis does not know. A placement is deleted
-// only after its end. Or Redis has lost its state, which must not end what viewers
-// watch: neither while GPAC runs, nor between two of its runs. The lock is held.
+// lost decides on a loop whose placement Redis does not know, or of which it knows a
+// lower epoch alone. A placement is deleted only after its end. Or Redis has lost its
+// state, which must not end what viewers watch: neither while GPAC runs, nor between
+// two of its runs. The lock is held.
 func (m *Manager) lost(l *loop) {
 	if l.unknown.IsZero() {
 		l.unknown = time.Now()

@@ -105,7 +105,15 @@ func (s *fakeStore) Placements(context.Context, string) (list []stream.Placement
 	return list, err
 }
 
-func (s *fakeStore) Placement(context.Context, string) (stream.Placement, error) { return s.gone() }
+func (s *fakeStore) Placement(context.Context, string) (stream.Placement, error) {
+	s.mu.Lock()
+	p, gone := s.p, s.gone
+	s.mu.Unlock()
+	if gone == nil {
+		return p, nil
+	}
+	return gone()
+}
 
 func (s *fakeStore) PutStatus(context.Context, stream.RunStatus) error { return nil }
 

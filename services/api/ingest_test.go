@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -212,6 +213,42 @@ func TestPublishersOfLostStreamsStay(t *testing.T) {
 	}
 	if p := h.publish("show", key, "n1", "c2", false).problem(http.StatusForbidden); p.Reason != reasonDeleted {
 		t.Errorf("deleted, and reason %q", p.Reason)
+	}
+}
+
+// A stream that state has lost, and of which something goes on, can be ended by
+// deleting it; of what nothing goes on there is nothing to delete.
+func TestDeleteWhatWasLost(t *testing.T) {
+	h := newHarness(t)
+	for _, id := range []string{"published", "placed", "runs", "nothing"} {
+		h.create(id)
+	}
+	c := redis.NewClient(&redis.Options{Addr: h.redis.Addr, Password: h.redis.Password})
+	defer c.Close()
+	if err := c.FlushAll(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	h.place(stream.Broadcast{ID: "b", Stream: "placed", State: stream.BroadcastLive})
+	kicked := func() []string {
+		path := wire.IngestPath{Stream: "published", Session: "s1", Protocol: "rtmp", Ready: true, Tracks: []string{"H264"}}
+		return decoded[wire.IngestReply](h.do("PUT", "/internal/v1/ingest/nodes/n1", report("n1", path)).want(http.StatusOK)).Kick
+	}
+	if kick := kicked(); len(kick) != 0 {
+		t.Errorf("lost, and kick %v", kick)
+	}
+	for _, id := range []string{"published", "placed", "runs"} {
+		if id == "runs" { // just before: a report is believed for seconds
+			must(t, h.store.PutReport(t.Context(), capacity.Report{Worker: "w9", Boot: "b", Runs: map[string]uint64{"runs": 3}}))
+		}
+		h.do("DELETE", "/v1/streams/"+id, nil).want(http.StatusNoContent)
+		if _, err := h.store.GetStream(t.Context(), id); !errors.Is(err, stream.ErrDeleted) {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+	h.do("DELETE", "/v1/streams/nothing", nil).problem(http.StatusNotFound)
+	h.do("DELETE", "/v1/streams/Not-An-Id", nil).problem(http.StatusNotFound)
+	if kick := kicked(); len(kick) != 1 {
+		t.Errorf("deleted, and kick %v", kick)
 	}
 }
 

@@ -14,6 +14,7 @@ type Store interface {
 	ListStreams(ctx context.Context, after string, limit int) (streams []stream.Stream, next string, err error)
 	UpdateStream(ctx context.Context, s stream.Stream) (stream.Stream, error)
 	DeleteStream(ctx context.Context, id string) error
+	DeleteLost(ctx context.Context, id string) error
 	SetStreamKey(ctx context.Context, id, keyHash string) error
 	StreamKeyHash(ctx context.Context, id string) (string, error)
 

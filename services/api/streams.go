@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/dionysia-dev/dionysia/services/api/wire"
 	"github.com/dionysia-dev/dionysia/services/auth"
+	"github.com/dionysia-dev/dionysia/services/store"
 	"github.com/dionysia-dev/dionysia/services/stream"
 )
 
@@ -154,19 +156,42 @@ func difference(before, after stream.Stream) string {
 	return fmt.Sprintf("%s, version %d", strings.Join(parts, ", "), after.Version)
 }
 
-// DeleteStream serves DELETE /v1/streams/{id}.
+// DeleteStream serves DELETE /v1/streams/{id}. A stream that is missing is deleted
+// too while something of it goes on: state has lost it, and nothing else ends it.
 func (h *handlers) DeleteStream(w http.ResponseWriter, r *http.Request, id wire.StreamID) {
-	if _, err := h.stream(r.Context(), id); err != nil {
+	_, err := h.stream(r.Context(), id)
+	del := h.store.DeleteStream
+	if errors.Is(err, stream.ErrNotFound) && stream.CheckID(id) == nil {
+		on, lookErr := h.goesOn(r.Context(), id)
+		if lookErr != nil {
+			err = about(lookErr, "what goes on of stream %q", id)
+		} else if on {
+			err, del = nil, h.store.DeleteLost
+		}
+	}
+	if err != nil {
 		h.fail(w, r, err)
 		return
 	}
-	if err := h.store.DeleteStream(r.Context(), id); err != nil {
+	if err := del(r.Context(), id); err != nil {
 		h.fail(w, r, about(err, "stream %q", id))
 		return
 	}
 	h.logger.Info("stream deleted", "stream", id)
 	h.notify(r.Context(), id)
 	w.WriteHeader(http.StatusNoContent)
+}
+
+// goesOn reports whether a stream is being published, placed, or run by a worker.
+func (h *handlers) goesOn(ctx context.Context, id string) (bool, error) {
+	for _, list := range []func(context.Context) ([]string, error){h.store.Publishing, h.store.ActiveStreams} {
+		ids, err := list(ctx)
+		if err != nil || slices.Contains(ids, id) {
+			return err == nil, err
+		}
+	}
+	reports, err := h.store.Reports(ctx)
+	return slices.ContainsFunc(reports, func(r store.ReportSeen) bool { return r.Runs[id] > 0 }), err
 }
 
 // RotateStreamKey serves POST /v1/streams/{id}/key.

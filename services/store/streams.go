@@ -158,7 +158,18 @@ func (s *Store) UpdateStream(ctx context.Context, st stream.Stream) (stream.Stre
 // DeleteStream deletes a stream, or returns ErrNotFound. Ending its placement is
 // the controller's work.
 func (s *Store) DeleteStream(ctx context.Context, id string) error {
-	if _, err := s.run(ctx, s.state, "stream_delete", []string{key("stream", id), keyStreams, keyDeleted}, id, preProfileStream); err != nil {
+	return s.deleteStream(ctx, id, "0")
+}
+
+// DeleteLost is DeleteStream for a stream that may be missing because state has lost
+// it: it counts as deleted afterwards, so that what goes on of it ends.
+func (s *Store) DeleteLost(ctx context.Context, id string) error {
+	return s.deleteStream(ctx, id, "1")
+}
+
+func (s *Store) deleteStream(ctx context.Context, id, missingToo string) error {
+	keys := []string{key("stream", id), keyStreams, keyDeleted}
+	if _, err := s.run(ctx, s.state, "stream_delete", keys, id, preProfileStream, missingToo); err != nil {
 		return fmt.Errorf("deleting stream %s: %w", id, err)
 	}
 	// What is left in live expires by itself.

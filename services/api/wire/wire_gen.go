@@ -1294,6 +1294,8 @@ type ClientInterface interface {
 
 	// DeleteStream Delete a stream; a broadcast that is live ends
 	//
+	// A stream that is not there, because its state was lost, is deleted as well while it is published, placed or run.
+	//
 	// Corresponds with DELETE /v1/streams/{id} (the `DeleteStream` operationId).
 	DeleteStream(ctx context.Context, id StreamID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
@@ -1718,6 +1720,8 @@ func (c *Client) CreateStream(ctx context.Context, body CreateStreamJSONRequestB
 }
 
 // DeleteStream Delete a stream; a broadcast that is live ends
+//
+// A stream that is not there, because its state was lost, is deleted as well while it is published, placed or run.
 //
 // Corresponds with DELETE /v1/streams/{id} (the `DeleteStream` operationId).
 func (c *Client) DeleteStream(ctx context.Context, id StreamID, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -3240,6 +3244,8 @@ type ClientWithResponsesInterface interface {
 	CreateStreamWithResponse(ctx context.Context, body CreateStreamJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateStreamResponse, error)
 
 	// DeleteStreamWithResponse Delete a stream; a broadcast that is live ends
+	//
+	// A stream that is not there, because its state was lost, is deleted as well while it is published, placed or run.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -4786,6 +4792,8 @@ func (c *ClientWithResponses) CreateStreamWithResponse(ctx context.Context, body
 }
 
 // DeleteStreamWithResponse Delete a stream; a broadcast that is live ends
+//
+// A stream that is not there, because its state was lost, is deleted as well while it is published, placed or run.
 //
 // Returns a wrapper object for the known response body format(s).
 //

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"sync"
@@ -19,12 +20,9 @@ import (
 func BenchmarkBroadcasts(b *testing.B) {
 	const streams = 10_000
 	h := newHarness(b)
-	reports := h.manyLive(streams)
+	defer h.keepReporting(h.manyLive(streams))()
 	b.Run("all pages", func(b *testing.B) {
 		for b.Loop() {
-			b.StopTimer()
-			h.reportIngest(reports) // they last ten seconds
-			b.StartTimer()
 			if n := h.walk(b, "/v1/broadcasts"); n != streams {
 				b.Fatalf("%d streams", n)
 			}
@@ -32,9 +30,6 @@ func BenchmarkBroadcasts(b *testing.B) {
 	})
 	b.Run("explain of one that waits", func(b *testing.B) {
 		for b.Loop() {
-			b.StopTimer()
-			h.reportIngest(reports)
-			b.StartTimer()
 			a := send(b, "GET", h.url+"/v1/placement/explain?stream=s00009", nil, "Authorization", "Bearer "+adminToken)
 			if e := decoded[wire.Explanation](a.want(http.StatusOK)); e.Queue == nil || e.Queue.Waiting != streams/10-streams/100 {
 				b.Fatalf("%s", a.body)
@@ -92,13 +87,38 @@ func (h *harness) manyLive(n int) []store.IngestReport {
 	return reports
 }
 
-func (h *harness) reportIngest(reports []store.IngestReport) {
+// keepReporting sends the reports as the nodes would, until the function that it
+// returns is called: they last ten seconds.
+func (h *harness) keepReporting(reports []store.IngestReport) (stop func()) {
 	h.t.Helper()
-	for _, r := range reports {
-		if err := h.store.PutIngestReport(h.t.Context(), r); err != nil {
-			h.t.Fatal(err)
+	send := func(ctx context.Context) error {
+		for _, r := range reports {
+			if err := h.store.PutIngestReport(ctx, r); err != nil {
+				return err
+			}
 		}
+		return nil
 	}
+	if err := send(h.t.Context()); err != nil {
+		h.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(h.t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(2 * time.Second)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				if err := send(ctx); err != nil && ctx.Err() == nil {
+					h.t.Error(err)
+				}
+			}
+		}
+	})
+	return func() { cancel(); wg.Wait() }
 }
 
 func numbered(i int) string { return fmt.Sprintf("s%05d", i) }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"testing"
 	"time"
 
@@ -161,7 +162,8 @@ func (h *harness) raw(db int) *redis.Client {
 	return c
 }
 
-// A page costs the same number of reads however many streams are on it.
+// A page costs the same number of reads however many streams are on it, and so does an
+// ingest node's report.
 func TestBroadcastsAreReadAtOnce(t *testing.T) {
 	h := newHarness(t)
 	c := &counted{Store: h.store}
@@ -186,6 +188,19 @@ func TestBroadcastsAreReadAtOnce(t *testing.T) {
 	}
 	if one, all := read(1), read(30); one != 3 || all != one {
 		t.Errorf("%d reads for a stream, %d for thirty", one, all)
+	}
+	var paths []wire.IngestPath
+	for i := range 30 { // ten of them were never there
+		paths = append(paths, wire.IngestPath{Stream: fmt.Sprintf("s%d", i)})
+	}
+	h.do("PATCH", "/v1/streams/s3", `{"disabled":true}`).want(http.StatusOK)
+	h.do("DELETE", "/v1/streams/s5", nil).want(http.StatusNoContent)
+	paths = append(paths, wire.IngestPath{Stream: "No Id"})
+	c.reads = 0
+	kick, err := (&handlers{store: c}).kicks(t.Context(), paths)
+	slices.Sort(kick)
+	if err != nil || c.reads != 1 || fmt.Sprint(kick) != "[No Id s3 s5]" {
+		t.Errorf("%d reads to kick %q, %v", c.reads, kick, err)
 	}
 }
 

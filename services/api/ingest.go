@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -172,29 +173,48 @@ func (h *handlers) PutIngestReport(w http.ResponseWriter, r *http.Request, node 
 	for _, id := range h.ingest.changes(body) {
 		h.notify(r.Context(), id)
 	}
-	reply := wire.IngestReply{Kick: []string{}}
-	for _, p := range body.Paths {
-		kick, err := h.kick(r.Context(), p.Stream)
-		if err != nil {
-			h.fail(w, r, err)
-			return
-		}
-		if kick {
-			reply.Kick = append(reply.Kick, p.Stream)
-		}
+	kick, err := h.kicks(r.Context(), body.Paths)
+	if err != nil {
+		h.fail(w, r, err)
+		return
 	}
-	h.answer(w, r, http.StatusOK, reply)
+	h.answer(w, r, http.StatusOK, wire.IngestReply{Kick: kick})
 }
 
-// kick reports whether a stream that is being published may not be: it was deleted
-// or disabled. One that is only missing was let in once, so it was lost with Redis
-// state, and is left alone until that is restored.
-func (h *handlers) kick(ctx context.Context, id string) (bool, error) {
-	s, err := h.stream(ctx, id)
-	if errors.Is(err, stream.ErrNotFound) {
-		return errors.Is(err, stream.ErrDeleted) || stream.CheckID(id) != nil, nil
+// kicks are the streams that are being published and may not be: they were deleted or
+// disabled. One that is only missing was let in once, so it was lost with Redis state,
+// and is left alone until that is restored.
+func (h *handlers) kicks(ctx context.Context, paths []wire.IngestPath) ([]string, error) {
+	kick := []string{}
+	for part := range slices.Chunk(paths, statesBatch) {
+		ids := make([]string, 0, len(part))
+		for _, p := range part {
+			if stream.CheckID(p.Stream) != nil {
+				kick = append(kick, p.Stream)
+			} else {
+				ids = append(ids, p.Stream)
+			}
+		}
+		if len(ids) == 0 {
+			continue
+		}
+		states, _, err := h.store.States(ctx, ids, func(string) bool { return false })
+		if err != nil {
+			return nil, about(err, "state of %d streams", len(ids))
+		}
+		for i, st := range states {
+			switch {
+			case errors.Is(st.StreamErr, stream.ErrDeleted):
+				kick = append(kick, ids[i])
+			case errors.Is(st.StreamErr, stream.ErrNotFound):
+			case st.StreamErr != nil:
+				return nil, about(st.StreamErr, "stream %q", ids[i])
+			case st.Stream.Disabled:
+				kick = append(kick, ids[i])
+			}
+		}
 	}
-	return s.Disabled, err
+	return kick, nil
 }
 
 // checkPeer checks the names that a role gives itself.

@@ -10,8 +10,8 @@ import (
 	"github.com/dionysia-dev/dionysia/services/stream"
 )
 
-// queueBatch is how many streams' states are read at once.
-const queueBatch = 1000
+// statesBatch is how many streams' states are read at once.
+const statesBatch = 1000
 
 // queue lines the stream of r, whose broadcast is b, up with those that wait, as the
 // controller does, and sets r.Behind. Its answer is nil when the stream itself does not
@@ -68,7 +68,7 @@ func (h *handlers) waiting(ctx context.Context, without string) ([]placement.Wai
 	slices.Sort(ids)
 	ids = slices.DeleteFunc(slices.Compact(ids), func(id string) bool { return id == without || stream.CheckID(id) != nil })
 	var list []store.State
-	for part := range slices.Chunk(ids, queueBatch) {
+	for part := range slices.Chunk(ids, statesBatch) {
 		states, _, err := h.store.States(ctx, part, func(string) bool { return true })
 		if err != nil {
 			return nil, about(err, "state of %d streams", len(part))

@@ -217,8 +217,11 @@ func (o *Origin) fence(st *state, epoch uint64) {
 	st.log.Warn("fenced by a higher epoch", "epoch", epoch, "own", st.placement.Epoch)
 	o.metrics.fenced.Inc()
 	st.backlog = nil
+	if st.adopted != 0 { // it may be fenced twice
+		st.former = st.remember(o.cfg.Now())
+	}
 	st.freshBroadcast(o.cfg.Now())
-	st.adopted = 0 // others number now
+	st.adopted = 0 // others number now, or the next placement here
 	st.touched = o.cfg.Now()
 }
 

@@ -88,6 +88,7 @@ type state struct {
 	discSeq   uint64 // discontinuities so far
 	joins     bool   // the next run has a predecessor in this broadcast
 	adopted   uint64 // the epoch whose tail was loaded
+	former    former // what was listed here when a higher epoch fenced it
 	runs      map[stream.RunID]*runState
 	expiries  []expiry
 	backlog   []entry

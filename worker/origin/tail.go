@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/dionysia-dev/dionysia/services/stream"
@@ -52,7 +54,12 @@ func (o *Origin) adopt(st *state, p stream.Placement, run stream.RunID) error {
 	}
 	now := o.cfg.Now()
 	st.freshBroadcast(now)
+	f := st.former
+	st.former = former{}
 	switch {
+	case f.follows(p, now) && len(f.pres.Segments) > 0 && last < f.next && (len(tail.Segments) == 0 || last+1 < f.next):
+		st.log.Warn("the tail was lost: going on with what was listed here", "tail", last, "next", f.next)
+		st.resume(f)
 	case known && tail.Broadcast == p.Broadcast && len(tail.Segments) > 0 && !stale(tail, p, now):
 		st.continueTail(o, tail)
 		st.next, st.discSeq, st.joins = last+1, disc, true
@@ -67,6 +74,47 @@ func (o *Origin) adopt(st *state, p stream.Placement, run stream.RunID) error {
 	}
 	st.adopted, st.backlog = p.Epoch, nil
 	return st.trace(o, p, run)
+}
+
+// former is what an origin lists at the moment when it is fenced. If the next epoch is
+// placed here too, nobody else can have listed since, and what the tail lacks of it
+// was lost with Redis.
+type former struct {
+	pres      manifest.Presentation
+	next      uint64
+	discSeq   uint64
+	adopted   uint64
+	broadcast string
+	at        time.Time
+}
+
+func (st *state) remember(now time.Time) former {
+	f := former{pres: st.pres, next: st.next, discSeq: st.discSeq, adopted: st.adopted, broadcast: st.placement.Broadcast, at: now}
+	f.pres.Segments, f.pres.Runs = slices.Clone(st.pres.Segments), maps.Clone(st.pres.Runs)
+	return f
+}
+
+// follows tells that p is the placement after f, and that all of f is still there: it
+// is fetchable for the window.
+func (f former) follows(p stream.Placement, now time.Time) bool {
+	return f.adopted != 0 && p.Epoch == f.adopted+1 && p.Broadcast == f.broadcast && now.Sub(f.at) < f.pres.Window
+}
+
+// resume lists again what was.
+func (st *state) resume(f former) {
+	st.pres, st.next, st.discSeq, st.joins = f.pres, f.next, f.discSeq, true
+	st.keepListed()
+}
+
+// keepListed takes back the removal of what is listed.
+func (st *state) keepListed() {
+	listed := map[string]bool{}
+	for _, s := range st.pres.Segments {
+		for name := range s.Parts {
+			listed[segmentKey(s.Run, name, s.Local)] = true
+		}
+	}
+	st.unexpire(func(key string) bool { return listed[key] })
 }
 
 // trace leaves the run in the tail before it lists anything.
@@ -139,13 +187,7 @@ func (st *state) continueTail(o *Origin, tail stream.Tail) {
 		}
 		st.pres.Segments = append(st.pres.Segments, s)
 	}
-	listed := map[string]bool{}
-	for _, s := range st.pres.Segments {
-		for name := range s.Parts {
-			listed[segmentKey(s.Run, name, s.Local)] = true
-		}
-	}
-	st.unexpire(func(key string) bool { return listed[key] })
+	st.keepListed()
 	newest := tail.Segments[len(tail.Segments)-1].Run
 	if r, ok := st.pres.Runs[newest]; ok {
 		st.pres.Variants, st.pres.Target = r.Variants, r.Target

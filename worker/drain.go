@@ -9,7 +9,8 @@ import (
 const (
 	// stopReserve is what Stop keeps of its time for what follows the drain.
 	stopReserve = 5 * time.Second
-	// takerAge is the age of a report from which its worker is not counted on.
+	// takerAge is the age of a report from which its worker is not counted on, and
+	// how long a worker that leaves waits for reports: Redis may have lost them.
 	takerAge = 3 * time.Second
 	// lookEvery is how often a worker that leaves looks at what it still runs.
 	lookEvery = 250 * time.Millisecond
@@ -85,10 +86,11 @@ func (w *Worker) giveAway(ctx context.Context) bool {
 		switch {
 		case err == nil && takes:
 			answered = time.Now()
-		case err == nil && time.Since(answered) > takerAge: // reports may have been lost, and come again
+		case time.Since(answered) <= w.takerAge || time.Since(start) <= w.takerAge:
+		case err == nil:
 			w.log.Warn("no other worker takes streams; ending those that are here", "streams", len(w.runs.Epochs()))
 			return false
-		case time.Since(answered) > takerAge && time.Since(start) > takerAge:
+		default:
 			w.log.Warn("can't see other workers; ending the streams that are here", "streams", len(w.runs.Epochs()), "error", err)
 			return false
 		}
@@ -118,7 +120,7 @@ func (w *Worker) othersTake(ctx context.Context) (bool, error) {
 	own := false
 	for _, r := range reports {
 		own = own || r.Worker == w.cfg.ID
-		if r.Worker != w.cfg.ID && r.Ready && r.Draining() == "" && r.Age < takerAge {
+		if r.Worker != w.cfg.ID && r.Ready && r.Draining() == "" && r.Age < w.takerAge {
 			return true, nil
 		}
 	}

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -34,6 +35,7 @@ type rig struct {
 	redis *testkit.Redis
 	store *store.Store
 	wrap  func(Store) Store // what the worker gets for it; nil: as it is
+	taker time.Duration     // the worker's takerAge; 0: as it is
 	mtx   *testkit.MediaMTX
 	w     *Worker
 	dir   string
@@ -93,6 +95,7 @@ func (r *rig) start(change ...func(*Config)) *rig {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	w.takerAge = cmp.Or(r.taker, w.takerAge)
 	if err := w.Start(context.Background()); err != nil {
 		r.t.Fatal(err)
 	}

@@ -106,6 +106,8 @@ type Worker struct {
 	queue    *asynq.Server
 	consul   *discovery.Registrar
 
+	takerAge time.Duration // see the constant
+
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -142,7 +144,7 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 	if deps.Registry == nil {
 		deps.Registry = prometheus.NewRegistry()
 	}
-	return &Worker{cfg: cfg, deps: deps, log: deps.Logger.Named("worker"), boot: uuid.NewString()}, nil
+	return &Worker{cfg: cfg, deps: deps, log: deps.Logger.Named("worker"), boot: uuid.NewString(), takerAge: takerAge}, nil
 }
 
 // Start begins to serve and to take placements. GPAC need not be usable: the

@@ -24,7 +24,7 @@ import (
 //	           └──────────────── backoff ◀──────────────────────────┘
 //
 // From every state: ending → flushed, listed, closed, released → stopped;
-// fenced → killed → stopped.
+// fenced → killed → stopped; lost, and nobody sends → closed → stopped.
 type loop struct {
 	m     *Manager
 	id    string
@@ -40,6 +40,7 @@ type loop struct {
 	ctx      context.Context
 	cancel   context.CancelFunc
 	graceful atomic.Bool
+	closes   atomic.Bool // stop is its broadcast's end, which nobody else tells viewers
 
 	prober  prober             // of run's goroutine
 	waiting time.Time          // since when there has been no source; of the same
@@ -201,8 +202,11 @@ func (l *loop) run(parent context.Context) {
 			l.wait(d)
 		}
 	}
-	if !l.over() {
+	switch {
+	case !l.over():
 		l.finish()
+	case l.closes.Load():
+		l.close(parent)
 	}
 	l.set(stream.RunStopped, "")
 }
@@ -235,4 +239,17 @@ func (l *loop) finish() {
 		l.log.Warn("can't end the placement yet", "error", err)
 		l.wait(time.Second)
 	}
+}
+
+// close closes the playlists of a placement that Redis does not know, of which there
+// is nothing to release: until then routers serve them on as they are. It takes 5 s at
+// most.
+func (l *loop) close(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if err := l.m.origin.End(ctx, l.id, l.epoch); err != nil {
+		l.log.Warn("can't close the playlists", "error", err)
+		return
+	}
+	l.log.Info("playlists closed")
 }

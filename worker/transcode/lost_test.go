@@ -1,8 +1,11 @@
 package transcode
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,15 +19,49 @@ type placements struct {
 	*Manager
 	t     *testing.T
 	store *fakeStore
+	ends  *ends
+}
+
+// ends is an origin that notes what is ended.
+type ends struct {
+	Origin
+	mu   sync.Mutex
+	list []string
+}
+
+func (e *ends) Fence(string, uint64) {}
+
+func (e *ends) End(_ context.Context, id string, epoch uint64) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.list = append(e.list, fmt.Sprintf("%s@%d", id, epoch))
+	return nil
+}
+
+// ended waits for the loop's end, and expects what the origin was told to end.
+func (p placements) ended(want ...string) {
+	p.t.Helper()
+	testkit.Eventually(p.t, 20*time.Second, "the loop's end", func() error {
+		if p.loop() != nil {
+			return errors.New("it is still there")
+		}
+		return nil
+	})
+	p.ends.mu.Lock()
+	defer p.ends.mu.Unlock()
+	if !slices.Equal(p.ends.list, want) {
+		p.t.Errorf("playlists that were closed: %v, expected %v", p.ends.list, want)
+	}
 }
 
 func newPlacements(t *testing.T) placements {
 	t.Helper()
 	s := &fakeStore{p: stream.Placement{Stream: "demo", Epoch: 3, Worker: "w1", Boot: "b", Device: "cpu", State: stream.PlacementPlaced,
 		Reserved: []stream.Reservation{{Resource: "cpu", Amount: 1e7}}}}
-	m := New(Config{Worker: "w1", Boot: "b", Poll: time.Millisecond}, Deps{Store: s, Devices: &fakeDevices{report: host()}})
+	e := &ends{}
+	m := New(Config{Worker: "w1", Boot: "b", Poll: time.Millisecond}, Deps{Store: s, Origin: e, Devices: &fakeDevices{report: host()}})
 	t.Cleanup(m.Stop)
-	return placements{m, t, s}
+	return placements{m, t, s, e}
 }
 
 // holds makes Redis say something else of the placement, or that there is none.
@@ -50,20 +87,15 @@ func (p placements) loop() *loop {
 	return p.loops["demo"]
 }
 
-// ends ends the loop as its own limits do, after so many runs.
-func (p placements) ends(runs uint32) {
+// stops ends the loop as a worker's stop does, after so many runs.
+func (p placements) stops(runs uint32) {
 	p.t.Helper()
 	l := p.loop()
 	l.mu.Lock()
 	l.runs = runs
 	l.mu.Unlock()
 	l.stop("a test", true)
-	testkit.Eventually(p.t, 20*time.Second, "the loop's end", func() error {
-		if p.loop() != nil {
-			return errors.New("it is still there")
-		}
-		return nil
-	})
+	p.ended()
 }
 
 // later makes what the loop remembers so much older.
@@ -105,6 +137,7 @@ func TestLostPlacementsGoOn(t *testing.T) {
 	if !l.over() {
 		t.Fatal("it waits for ever")
 	}
+	p.ended("demo@3")
 }
 
 // A loop that has waited for long when Redis loses its state waits on from there.
@@ -127,6 +160,7 @@ func TestLostPlacementsWaitAnew(t *testing.T) {
 	if !l.over() {
 		t.Fatal("it waits for ever")
 	}
+	p.ended("demo@3")
 }
 
 // A copy with a lower epoch is restored, which is placed here or elsewhere and which
@@ -163,6 +197,7 @@ func TestLoopsAboveWhatWasRestoredEnd(t *testing.T) {
 			if !l.over() {
 				t.Fatal("it waits for ever")
 			}
+			p.ended("demo@3")
 		})
 	}
 }
@@ -172,7 +207,7 @@ func TestLoopsAboveWhatWasRestoredEnd(t *testing.T) {
 func TestRunsAreNumberedOn(t *testing.T) {
 	p := newPlacements(t)
 	p.holds(nil, nil)
-	p.ends(7)
+	p.stops(7)
 	p.holds(nil, nil)
 	l := p.loop()
 	if l == nil {
@@ -193,7 +228,7 @@ func TestLowerEpochsAreNotBegun(t *testing.T) {
 		return func(q *stream.Placement) { q.Epoch = epoch }
 	}
 	p.holds(at(5), nil)
-	p.ends(1)
+	p.stops(1)
 	p.holds(at(4), nil)
 	if l := p.loop(); l != nil {
 		t.Fatalf("epoch %d was begun", l.epoch)

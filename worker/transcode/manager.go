@@ -229,6 +229,7 @@ func (m *Manager) lost(l *loop) {
 	since, patience := l.sent, l.placement.Grace.Duration()+forgottenAfter
 	l.mu.Unlock()
 	if time.Since(l.unknown) > patience && time.Since(since) > patience {
+		l.closes.Store(true)
 		l.stop("Redis does not know the placement, and nobody sends", true)
 	}
 }

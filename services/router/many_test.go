@@ -183,15 +183,17 @@ func TestFetchesAheadAreBounded(t *testing.T) {
 	m := newMany(t, "w1", 60)
 	w := newManyWorld(t, m, router.Config{OriginTimeout: 20 * time.Second})
 	m.set(10, 11)
-	m.steady(t, 50)
-	_, offered := m.inFlight()
-	if offered > 64 {
-		t.Errorf("%d segments fetched at once from one origin because they were offered", offered)
-	}
-	page := w.get("/metrics").body
-	if n := metric(page, `dionysia_router_ahead_fetches{for="follow"}`); int(n) != offered {
-		t.Errorf("%v fetches for follow in the metrics, %d at the origin", n, offered)
-	}
+	m.steady(t, 64)
+	eventually(t, "as many in the metrics as at the origin", func() error {
+		_, offered := m.inFlight()
+		if offered > 64 {
+			t.Fatalf("%d segments fetched at once from one origin because they were offered", offered)
+		}
+		if n := metric(w.get("/metrics").body, `dionysia_router_ahead_fetches{for="follow"}`); int(n) != offered {
+			return fmt.Errorf("%v fetches for follow in the metrics, %d at the origin", n, offered)
+		}
+		return nil
+	})
 	// A viewer's own request waits behind none of these: not for another segment …
 	start := time.Now()
 	if path := manyPath(3, "seg/e1r1/720p/2.m4s"); w.get(path).body != path {
@@ -211,7 +213,7 @@ func TestFetchesAheadAreBounded(t *testing.T) {
 			break
 		}
 	}
-	if took := time.Since(start); took > 2*time.Second {
+	if took := time.Since(start); took > 15*time.Second { // the others' time at the origin is 20 s
 		t.Errorf("viewers waited %v", took)
 	}
 	// The manifests that list them wait in a lane of their own.

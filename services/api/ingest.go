@@ -187,13 +187,18 @@ func (h *handlers) PutIngestReport(w http.ResponseWriter, r *http.Request, node 
 func (h *handlers) kicks(ctx context.Context, paths []wire.IngestPath) ([]string, error) {
 	kick := []string{}
 	for part := range slices.Chunk(paths, statesBatch) {
-		ids := make([]string, 0, len(part))
+		ids, ready := make([]string, 0, len(part)), make([]time.Time, 0, len(part))
 		for _, p := range part {
 			if stream.CheckID(p.Stream) != nil {
 				kick = append(kick, p.Stream)
-			} else {
-				ids = append(ids, p.Stream)
+				continue
 			}
+			ids = append(ids, p.Stream)
+			var since time.Time
+			if p.ReadySince != nil {
+				since = *p.ReadySince
+			}
+			ready = append(ready, since)
 		}
 		if len(ids) == 0 {
 			continue
@@ -204,7 +209,7 @@ func (h *handlers) kicks(ctx context.Context, paths []wire.IngestPath) ([]string
 		}
 		for i, st := range states {
 			switch {
-			case errors.Is(st.StreamErr, stream.ErrDeleted):
+			case stream.Deleted(st.StreamErr, ready[i]):
 				kick = append(kick, ids[i])
 			case errors.Is(st.StreamErr, stream.ErrNotFound):
 			case st.StreamErr != nil:

@@ -216,6 +216,24 @@ func TestPublishersOfLostStreamsStay(t *testing.T) {
 	}
 }
 
+// A stream was deleted, created again and published, and a copy of state from in
+// between was restored: the deletion is not this one's.
+func TestPublisherOfAFormerDeletionStays(t *testing.T) {
+	h := newHarness(t)
+	h.create("show")
+	h.do("DELETE", "/v1/streams/show", nil).want(http.StatusNoContent)
+	c := redis.NewClient(&redis.Options{Addr: h.redis.Addr, Password: h.redis.Password})
+	defer c.Close()
+	must(t, c.HSet(t.Context(), "dionysia:deleted-streams", "show", time.Now().Add(-time.Hour).Unix()).Err())
+	for since, want := range map[time.Duration]int{2 * time.Hour: 1, 30 * time.Minute: 0} {
+		ready := time.Now().Add(-since)
+		path := wire.IngestPath{Stream: "show", Session: "s1", Protocol: "rtmp", Ready: true, Tracks: []string{"H264"}, ReadySince: &ready}
+		if kick := decoded[wire.IngestReply](h.do("PUT", "/internal/v1/ingest/nodes/n1", report("n1", path)).want(http.StatusOK)).Kick; len(kick) != want {
+			t.Errorf("published for %s: kick %v", since, kick)
+		}
+	}
+}
+
 // A stream that state has lost, and of which something goes on, can be ended by
 // deleting it; of what nothing goes on there is nothing to delete.
 func TestDeleteWhatWasLost(t *testing.T) {

@@ -32,12 +32,12 @@ func (c *Controller) reconcile(ctx context.Context, s *snapshot, id string, cur 
 		}
 	}
 	conf, err := cur.Stream, cur.StreamErr
-	deleted := errors.Is(err, stream.ErrDeleted)
+	pub, isPublishing := s.publishing[id]
+	deleted := stream.Deleted(err, publishedSince(pub, isPublishing, st.broadcast))
 	lost := errors.Is(err, stream.ErrNotFound) && !deleted
 	if err != nil && !deleted && !lost {
 		return fmt.Errorf("reading the stream: %w", err)
 	}
-	pub, isPublishing := s.publishing[id]
 	if deleted || conf.Disabled {
 		isPublishing = false // the ingest agent is told to kick it
 	}
@@ -61,6 +61,18 @@ func (c *Controller) reconcile(ctx context.Context, s *snapshot, id string, cur 
 		grace = 0
 	}
 	return c.absent(ctx, s, st, id, cur, grace)
+}
+
+// publishedSince is when the stream's publisher, or the last that its broadcast had,
+// became ready; zero when that is not known.
+func publishedSince(pub publishing, isPublishing bool, b *stream.Broadcast) time.Time {
+	switch {
+	case isPublishing:
+		return pub.path.ReadySince
+	case b != nil && b.Session != nil:
+		return b.Session.StartedAt
+	}
+	return time.Time{}
 }
 
 // unknown is a stream with a publisher that nobody has deleted, and that state does

@@ -233,8 +233,10 @@ func TestLostStreamsGoOn(t *testing.T) {
 	ctx := t.Context()
 	d.leads(c)
 	ids := []string{"deleted", "left", "show"}
+	var sending []string
 	turns := func(n int) {
 		for range n {
+			d.publish(sending...) // a report expires by real time, whatever c takes the time to be
 			c.turn(ctx)
 			d.at = d.at.Add(c.cfg.Interval)
 		}
@@ -248,22 +250,23 @@ func TestLostStreamsGoOn(t *testing.T) {
 	for _, id := range ids {
 		d.create(id)
 	}
-	d.publish(ids...)
+	sending = ids
 	turns(1)
 	before := c.streams["show"].broadcast.ID
 	d.flush()
-	d.publish("show")
+	sending = []string{"show"}
 	turns(4) // with the hold
 	if a, b := state("show"), state("left"); a != stream.BroadcastLive || b != stream.BroadcastGrace {
 		t.Fatalf("after the loss: %s and %s", a, b)
 	}
 	d.create("deleted")
 	must(t, d.store.DeleteStream(ctx, "deleted"))
-	d.publish("show", "deleted")
+	sending = []string{"show", "deleted"}
 	turns(1)
 	if s := state("deleted"); s != "none" { // ended and forgotten
 		t.Fatalf("the deleted one is %s", s)
 	}
+	sending = []string{"show"}
 	turns(60)
 	if a, b := state("show"), state("left"); a != stream.BroadcastLive || b != "none" {
 		t.Fatalf("half a minute later: %s and %s", a, b)
@@ -275,6 +278,33 @@ func TestLostStreamsGoOn(t *testing.T) {
 	if b.ID != before || b.State != stream.BroadcastLive {
 		t.Fatalf("the broadcast %s goes on as %+v", before, b)
 	}
+}
+
+// A copy of state is restored in which a stream was deleted that was created again
+// later: the deletion doesn't end the broadcast, nor its grace.
+func TestAFormerDeletionEndsNothing(t *testing.T) {
+	d := newDatabase(t)
+	c := d.controller("test", nil)
+	ctx := t.Context()
+	d.leads(c)
+	d.create("show")
+	d.publish("show")
+	c.turn(ctx)
+	must(t, d.store.DeleteStream(ctx, "show"))
+	must(t, d.client.HSet(ctx, "dionysia:deleted-streams", "show", d.at.Add(-time.Hour).Unix()).Err())
+	is := func(want stream.BroadcastState) {
+		t.Helper()
+		d.at = d.at.Add(c.cfg.Interval)
+		c.turn(ctx)
+		if s := c.streams["show"]; s == nil || s.broadcast.State != want {
+			t.Fatalf("%+v, want %s", s, want)
+		}
+	}
+	is(stream.BroadcastLive)
+	d.at = d.at.Add(c.cfg.Hold)
+	d.publish()
+	is(stream.BroadcastGrace)
+	is(stream.BroadcastGrace)
 }
 
 // The epochs that a leader has given are forgotten when nothing names them any more,

@@ -6,7 +6,8 @@ package store
 //	state
 //	  stream:<id>                 hash json, key (hash), version, profile
 //	  streams                     zset of ids, all of score 0: pages in order of ids
-//	  deleted-streams             hash id → second of its deletion; without those created again
+//	  deleted-streams             hash id → second of its deletion; without those created again;
+//	                              kept for a week at least
 //	  profile:<name>              hash json, version
 //	  profiles                    zset of names
 //	  profile-streams:<name>      set of the streams that refer to it

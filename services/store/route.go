@@ -20,13 +20,13 @@ func (s *Store) Route(ctx context.Context, id string) (stream.Route, error) {
 	var origins *redis.MapStringStringCmd
 	var clock *redis.TimeCmd
 	var given *redis.StringCmd
-	var deleted *redis.BoolCmd
+	var deleted *redis.SliceCmd
 	_, err := s.state.Pipelined(ctx, func(p redis.Pipeliner) error {
 		conf = p.HMGet(ctx, key("stream", id), "json", "version")
 		placed = p.HMGet(ctx, key("placement", id), placementFields...)
 		origins = p.HGetAll(ctx, key("origins", id))
 		clock = p.Time(ctx)
-		deleted = p.HExists(ctx, keyDeleted, id)
+		deleted = p.HMGet(ctx, keyDeleted, id)
 		given = p.HGet(ctx, keyEpochs, id) // the last: it may be nil, and hides no error
 		return nil
 	})
@@ -35,7 +35,10 @@ func (s *Store) Route(ctx context.Context, id string) (stream.Route, error) {
 	}
 	st, err := decodeStream(id, conf.Val())
 	if err != nil {
-		return stream.Route{}, absence(id, deleted.Val(), err)
+		if len(deleted.Val()) == 1 {
+			err = absence(id, deleted.Val()[0], err)
+		}
+		return stream.Route{}, err
 	}
 	r := stream.Route{Stream: id, Disabled: st.Disabled, HoldBack: st.HoldBack, Window: st.Window, Origins: map[uint64]string{}}
 	r.Given, _ = strconv.ParseUint(given.Val(), 10, 64)

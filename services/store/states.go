@@ -65,7 +65,7 @@ func (s *Store) States(ctx context.Context, ids []string, broadcast func(id stri
 			st.StreamErr = missing(err, "stream", id)
 		} else {
 			st.Stream, st.StreamErr = decodeStream(id, v)
-			st.StreamErr = absence(id, deleted.Val()[i] != nil, st.StreamErr)
+			st.StreamErr = absence(id, deleted.Val()[i], st.StreamErr)
 		}
 		if v, err := placements[i].Result(); err != nil {
 			st.PlacementErr = missing(err, "placement of stream", id)

@@ -58,21 +58,27 @@ func (s *Store) GetStream(ctx context.Context, id string) (stream.Stream, error)
 	}
 	st, err := decodeStream(id, v)
 	if errors.Is(err, stream.ErrNotFound) {
-		deleted, markErr := s.state.HExists(ctx, keyDeleted, id).Result()
+		mark, markErr := s.state.HMGet(ctx, keyDeleted, id).Result()
 		if markErr != nil {
 			return st, missing(markErr, "stream", id)
 		}
-		err = absence(id, deleted, err)
+		err = absence(id, mark[0], err)
 	}
 	return st, err
 }
 
-// absence makes of the ErrNotFound of a stream an ErrDeleted when it was deleted.
-func absence(id string, deleted bool, err error) error {
-	if deleted && errors.Is(err, stream.ErrNotFound) {
+// absence makes of the ErrNotFound of a stream an ErrDeleted when there is a mark of
+// its deletion: the second, as text.
+func absence(id string, mark any, err error) error {
+	text, marked := mark.(string)
+	if !marked || !errors.Is(err, stream.ErrNotFound) {
+		return err
+	}
+	second, badErr := strconv.ParseInt(text, 10, 64)
+	if badErr != nil {
 		return fmt.Errorf("stream %q: %w", id, stream.ErrDeleted)
 	}
-	return err
+	return &stream.DeletedError{Stream: id, At: time.Unix(second, 0)}
 }
 
 func decodeStream(id string, v []any) (stream.Stream, error) {

@@ -29,6 +29,31 @@ var (
 // it is left alone until state says more.
 var ErrDeleted = fmt.Errorf("deleted: %w", ErrNotFound)
 
+// DeletedError is the ErrDeleted that tells when, to a second, by the store's clock.
+type DeletedError struct {
+	Stream string
+	At     time.Time
+}
+
+func (e *DeletedError) Error() string { return fmt.Sprintf("stream %q: %v", e.Stream, ErrDeleted) }
+
+func (e *DeletedError) Unwrap() error { return ErrDeleted }
+
+// deletionSlack is more than clocks differ, and than lies between letting a publisher
+// in and its being ready.
+const deletionSlack = time.Minute
+
+// Deleted reports whether err is the ErrDeleted of a stream that was there at the time
+// there; the zero time is one that is not known. One whose deletion lies well before it
+// was deleted, created again, and then lost, by a copy of state from in between.
+func Deleted(err error, there time.Time) bool {
+	var d *DeletedError
+	if errors.As(err, &d) && there.Sub(d.At) > deletionSlack {
+		return false
+	}
+	return errors.Is(err, ErrDeleted)
+}
+
 // Defaults and ranges of a stream's settings.
 const (
 	DefaultProfile  = "720p"

@@ -12,5 +12,12 @@ if profile then
 elseif ARGV[3] ~= '1' then
   return {'NOT_FOUND'}
 end
-redis.call('HSET', KEYS[3], ARGV[1], redis.call('TIME')[1])
+local now = redis.call('TIME')[1]
+-- Of twenty that are remembered, whichever, those of more than a week ago are
+-- forgotten: few such stay, and a deletion costs the same however many there are.
+local some = redis.call('HRANDFIELD', KEYS[3], 20, 'WITHVALUES')
+for i = 1, #some, 2 do
+  if now - (tonumber(some[i + 1]) or 0) > 7 * 86400 then redis.call('HDEL', KEYS[3], some[i]) end
+end
+redis.call('HSET', KEYS[3], ARGV[1], now)
 return {'OK'}

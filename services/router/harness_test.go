@@ -33,14 +33,14 @@ func eventually(t *testing.T, what string, check func() error) {
 type routes struct {
 	mu      sync.Mutex
 	routes  map[string]stream.Route
-	deleted map[string]bool
+	deleted map[string]time.Time
 	away    bool
 	asked   int
 	changes chan string
 }
 
 func newRoutes() *routes {
-	return &routes{routes: map[string]stream.Route{}, deleted: map[string]bool{}, changes: make(chan string, 100)}
+	return &routes{routes: map[string]stream.Route{}, deleted: map[string]time.Time{}, changes: make(chan string, 100)}
 }
 
 var errAway = errors.New("store is away")
@@ -53,8 +53,8 @@ func (s *routes) Route(_ context.Context, id string) (stream.Route, error) {
 		return stream.Route{}, errAway
 	}
 	r, ok := s.routes[id]
-	if !ok && s.deleted[id] {
-		return r, fmt.Errorf("stream %s: %w", id, stream.ErrDeleted)
+	if at, deleted := s.deleted[id]; !ok && deleted {
+		return r, &stream.DeletedError{Stream: id, At: at}
 	}
 	if !ok {
 		return r, fmt.Errorf("stream %s: %w", id, stream.ErrNotFound)
@@ -89,8 +89,12 @@ func (s *routes) setAway(away bool) {
 
 // remove is what an operator does to a stream.
 func (s *routes) remove(id string) {
+	s.removedAt(id, time.Now())
+}
+
+func (s *routes) removedAt(id string, at time.Time) {
 	s.mu.Lock()
-	s.deleted[id] = true
+	s.deleted[id] = at
 	delete(s.routes, id)
 	s.mu.Unlock()
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dionysia-dev/dionysia/internal/testkit"
 	"github.com/dionysia-dev/dionysia/services/router"
 	"github.com/dionysia-dev/dionysia/services/stream"
 )
@@ -46,6 +47,8 @@ func TestStateIsLost(t *testing.T) {
 	goesOn("it is not placed")
 	w.routes.put("s", live("w2", 2))
 	goesOn("it was elsewhere")
+	w.routes.removedAt("s", time.Now().Add(-time.Hour))
+	goesOn("it was deleted, before it was created again")
 	if n := o2.count(index); n != 0 {
 		t.Errorf("the former origin was asked %d times", n)
 	}
@@ -58,4 +61,29 @@ func TestStateIsLost(t *testing.T) {
 	w.routes.remove("s")
 	w.routes.changes <- "s"
 	w.is(index, http.StatusNotFound, "no such stream")
+}
+
+// A stream was lost, and its origin gives nothing any more: the last manifest is served
+// for the window, as that of a stream that has ended, and not for ever.
+func TestLostAndOver(t *testing.T) {
+	w := newWorld(t, router.Config{NoPrefetch: true})
+	o := w.origin("w1")
+	route := live("w1", 3)
+	route.Window = 1 // less than there may be: the least is taken
+	w.routes.put("s", route)
+	o.playlist(index, "e3r1", 10, "")
+	w.is(index, http.StatusOK, "10.m4s")
+	w.routes.lose()
+	w.routes.changes <- "s"
+	start := time.Now()
+	o.handle(index, http.NotFound)
+	testkit.Eventually(t, stream.MinWindow+deadline, "no manifest any more", func() error {
+		if a := w.get(index); a.code == http.StatusOK {
+			return fmt.Errorf("%d", a.code)
+		}
+		return nil
+	})
+	if took := time.Since(start); took < stream.MinWindow-5*time.Second {
+		t.Errorf("not served after %v", took)
+	}
 }

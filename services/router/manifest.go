@@ -145,10 +145,13 @@ func (r *Router) mayServe(st *streamState, good *manifestBody, why error) bool {
 		return false
 	}
 	rs := st.route.Load()
-	if rs == nil || !rs.found || rs.stale {
+	if rs == nil || !rs.found || (rs.stale && !rs.lost) {
 		return true
 	}
 	switch {
+	case rs.lost:
+		// Nothing but its origin tells whether the stream goes on.
+		return time.Since(good.at) <= windowOf(rs.route)
 	case !rs.route.Live:
 		// Over: what was public stays fetchable for the window.
 		return time.Since(good.at) <= windowOf(rs.route)

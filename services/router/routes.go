@@ -26,7 +26,9 @@ type routeState struct {
 	found bool
 	err   error     // the store did not answer and nothing was known
 	until time.Time // ask again after
-	stale bool      // found, but the store did not answer since
+	stale bool      // found, but the store did not answer since, or has lost it
+	lost  bool      // stale, as of the store's last answer
+	seen  time.Time // when the store last said that the stream is there
 }
 
 const (
@@ -198,9 +200,9 @@ func (r *Router) takeRoute(st *streamState) {
 	before := st.route.Load()
 	known := before != nil && before.found
 	switch {
-	case known && lost(before.route, route, err):
+	case known && lost(before, route, err):
 		next := *before
-		next.stale, next.until = true, asked.Add(r.cfg.RouteTTL)
+		next.stale, next.lost, next.until = true, true, asked.Add(r.cfg.RouteTTL)
 		st.route.Store(&next)
 		r.storeAway.Store(false)
 		if !before.stale {
@@ -208,7 +210,7 @@ func (r *Router) takeRoute(st *streamState) {
 		}
 	case err == nil:
 		st.raise(route.Epoch)
-		st.route.Store(&routeState{route: route, found: true, until: asked.Add(r.cfg.RouteTTL)})
+		st.route.Store(&routeState{route: route, found: true, seen: asked, until: asked.Add(r.cfg.RouteTTL)})
 		r.storeAway.Store(false)
 	case errors.Is(err, stream.ErrNotFound):
 		r.storeAway.Store(false)
@@ -232,11 +234,11 @@ func (r *Router) takeRoute(st *streamState) {
 }
 
 // lost tells that state no longer knows what the route before said.
-func lost(before, now stream.Route, err error) bool {
+func lost(before *routeState, now stream.Route, err error) bool {
 	if err != nil {
-		return errors.Is(err, stream.ErrNotFound) && !errors.Is(err, stream.ErrDeleted)
+		return errors.Is(err, stream.ErrNotFound) && !stream.Deleted(err, before.seen)
 	}
-	return now.Given < before.Epoch
+	return now.Given < before.route.Epoch
 }
 
 // forget drops all bytes of a deleted stream.

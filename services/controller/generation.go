@@ -22,6 +22,9 @@ import (
 type databaseSeen struct {
 	generation string
 	since      time.Time // when this generation was first seen
+	// changed is when another generation was first seen since somebody was last
+	// seen to lead: others that follow within two leases don't count.
+	changed time.Time
 	// first is set until another generation than the first has been seen: what
 	// was before this replica started is not known.
 	first bool
@@ -93,6 +96,9 @@ func (c *Controller) note(g string, leads bool) {
 			st.task = 0 // tasks may be lost too
 			st.unsaved = st.broadcast != nil && st.broadcast.State != stream.BroadcastEnded
 		}
+	}
+	if now.Sub(d.changed) > 2*c.cfg.LeaseTTL {
+		d.changed = now
 	}
 	d.generation, d.since, d.first, d.led = g, now, first, leads
 }

@@ -63,12 +63,12 @@ func (c *Controller) stand(ctx context.Context) (token uint64, ok bool, err erro
 	if err := c.watchDatabase(ctx, false); err != nil {
 		return 0, false, err
 	}
-	if c.token == 0 && !c.state.first && c.now().Sub(c.state.since) < c.cfg.LeaseTTL {
+	if c.token == 0 && !c.state.first && c.now().Sub(c.state.changed) < c.cfg.LeaseTTL {
 		return 0, false, nil
 	}
 	token, ok, err = c.store.AcquireLease(ctx, lease, c.cfg.Holder, c.cfg.LeaseTTL)
 	if err == nil && !ok {
-		c.token = 0 // another one leads
+		c.token, c.state.changed = 0, time.Time{} // another one leads
 	}
 	return token, ok, err
 }

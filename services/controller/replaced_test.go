@@ -117,6 +117,25 @@ func TestTheFormerLeaderGoesFirst(t *testing.T) {
 	}
 }
 
+// A database that is replaced again before the wait for the former leader is over
+// doesn't begin that anew: somebody leads at last.
+func TestAnotherLossLengthensNoWait(t *testing.T) {
+	d := newDatabase(t)
+	c := d.controller("second", nil)
+	ctx := t.Context()
+	if _, ok, err := d.store.AcquireLease(ctx, lease, "first", time.Minute); err != nil || !ok {
+		t.Fatal(ok, err)
+	}
+	for i := range 3 { // and "first" is gone
+		if _, ok, err := c.stand(ctx); err != nil || ok {
+			t.Fatalf("it leads after %d losses: %v", i, err)
+		}
+		d.flush()
+		d.at = d.at.Add(c.cfg.LeaseTTL * 2 / 3)
+	}
+	d.leads(c)
+}
+
 // Redis was away for longer than a lease lasts, and is another database when it is
 // back: what the leader remembers of broadcasts goes on, unless another has led.
 func TestBroadcastsOutliveTheLease(t *testing.T) {

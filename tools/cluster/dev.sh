@@ -96,9 +96,11 @@ marked() {
         for (p in parent) if (!(p in ours) && (parent[p] in ours)) grew = ours[p] = 1
       } while (grew)
       for (p in ours) if (p in parent) print p
-    }'
+    }' | sort -n
 }
 
+# All are stopped before any is killed: nginx starts another worker for one that ends before it does, and a
+# process that has lost both its parent and the mark can't be found.
 processes_down() {
   local n pids
   stop nomad KILL # first: it would start again what ends
@@ -106,6 +108,9 @@ processes_down() {
     pids=$(marked)
     [ -n "$pids" ] || break
     # shellcheck disable=SC2086 # several
+    kill -s STOP $pids 2>/dev/null || true
+    [ "$(marked)" = "$pids" ] || continue # something was started meanwhile
+    # shellcheck disable=SC2086
     kill -s KILL $pids 2>/dev/null || true
     sleep 0.1
   done

@@ -143,6 +143,7 @@ func TestFollowsWhatIsOffered(t *testing.T) {
 // TestOriginWithoutOffers shows that one which does not tell what comes next is
 // not asked for it over and over.
 func TestOriginWithoutOffers(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	for name, code := range map[string]int{"not found": 404, "refuses": 403, "answers at once": 204} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, router.Config{})

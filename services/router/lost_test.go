@@ -16,6 +16,7 @@ import (
 // is not placed, then one in which it was placed elsewhere: the playlists go on at
 // the origin that has the stream, and the next placement is followed.
 func TestStateIsLost(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	w := newWorld(t, router.Config{NoPrefetch: true})
 	o1, o2 := w.origin("w1"), w.origin("w2")
 	w.routes.put("s", live("w1", 3))
@@ -66,6 +67,7 @@ func TestStateIsLost(t *testing.T) {
 // A stream was lost, and its origin gives nothing any more: the last manifest is served
 // for the window, as that of a stream that has ended, and not for ever.
 func TestLostAndOver(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	w := newWorld(t, router.Config{NoPrefetch: true})
 	o := w.origin("w1")
 	route := live("w1", 3)

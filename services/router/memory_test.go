@@ -217,6 +217,7 @@ func TestViewersThatLeave(t *testing.T) {
 // TestPrefetchThatTrickles has a segment that only the look at the window wants, and
 // that does not come at first: once its fetch is given up, it is fetched again.
 func TestPrefetchThatTrickles(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	var asked atomic.Int64
 	origin := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		switch {

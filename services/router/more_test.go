@@ -25,6 +25,7 @@ import (
 )
 
 func TestManifestsNeverGoBack(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	for _, header := range []bool{true, false} {
 		t.Run(fmt.Sprintf("header %v", header), func(t *testing.T) {
 			w := newWorld(t, router.Config{NoPrefetch: true, ManifestTTL: 10 * time.Millisecond})

@@ -81,7 +81,7 @@ gpac_enters() {
 
 # marked: the processes that an agent started, or that descend from one that it started. Tasks outlive a
 # Nomad that is killed; some, as nginx, write over their environment. A process that ends meanwhile, or is
-# another user's, can't be read: that is no error.
+# another user's, can't be read: that is no error. Children come before their parents.
 marked() {
   local pids
   pids=$({ grep -lzxFs "DIONYSIA_CLUSTER_OF=$state" /proc/[0-9]*/environ || true; } | tr -dc '0-9\n' | tr '\n' ' ')
@@ -95,12 +95,17 @@ marked() {
         grew = 0
         for (p in parent) if (!(p in ours) && (parent[p] in ours)) grew = ours[p] = 1
       } while (grew)
-      for (p in ours) if (p in parent) print p
-    }' | sort -n
+      for (p in ours) if (p in parent) {
+        depth = 0
+        for (q = p; q in parent; q = parent[q]) depth++
+        print depth, p
+      }
+    }' | sort -k 1,1nr -k 2,2n | cut -d ' ' -f 2
 }
 
 # All are stopped before any is killed: nginx starts another worker for one that ends before it does, and a
-# process that has lost both its parent and the mark can't be found.
+# process that has lost both its parent and the mark can't be found. Children are killed before their parents:
+# the kernel continues a stopped group that loses its last parent, with a SIGHUP, of which nginx starts others.
 processes_down() {
   local n pids
   stop nomad KILL # first: it would start again what ends

@@ -43,11 +43,6 @@ type given struct {
 	at    time.Time
 }
 
-// epochsFor is how long an epoch is remembered of which nothing runs any more: longer
-// than CDNs may keep a segment whose URL names it, which is what must not get another
-// content when state goes back in time.
-const epochsFor = 25 * time.Hour
-
 // forgetEpochs forgets, now and then, those of streams without a broadcast. What
 // still runs of one would tell its epoch.
 func (c *Controller) forgetEpochs(now time.Time) {
@@ -57,7 +52,7 @@ func (c *Controller) forgetEpochs(now time.Time) {
 	}
 	d.swept = now
 	for id, g := range d.epochs {
-		if c.streams[id] == nil && now.Sub(g.at) > epochsFor {
+		if c.streams[id] == nil && now.Sub(g.at) > stream.EpochMemory {
 			delete(d.epochs, id)
 		}
 	}

@@ -33,8 +33,8 @@ func (c *Controller) reconcile(ctx context.Context, s *snapshot, id string, cur 
 	}
 	conf, err := cur.Stream, cur.StreamErr
 	pub, isPublishing := s.publishing[id]
-	deleted := stream.Deleted(err, publishedSince(pub, isPublishing, st.broadcast))
-	lost := errors.Is(err, stream.ErrNotFound) && !deleted
+	since := publishedSince(pub, isPublishing, st.broadcast)
+	deleted, lost := stream.Deleted(err, since), stream.Lost(err, since)
 	if err != nil && !deleted && !lost {
 		return fmt.Errorf("reading the stream: %w", err)
 	}

@@ -332,7 +332,7 @@ func TestForgetsEpochs(t *testing.T) {
 	d := newDatabase(t)
 	c := d.controller("first", nil)
 	d.leads(c)
-	for id, age := range map[string]time.Duration{"old": epochsFor + time.Second, "live": 2 * epochsFor, "young": epochsFor - time.Hour} {
+	for id, age := range map[string]time.Duration{"old": stream.EpochMemory + time.Second, "live": 2 * stream.EpochMemory, "young": stream.EpochMemory - time.Hour} {
 		c.state.epochs[id] = given{7, d.at.Add(-age)}
 	}
 	c.streams["live"] = &streamSeen{}

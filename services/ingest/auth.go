@@ -134,7 +134,9 @@ func (a *Agent) authorizePublish(ctx context.Context, r authRequest) verdict {
 	switch {
 	case err == nil:
 		a.grants.keep(id, g.mac, now)
-	case (errors.Is(err, errAway) || lost(err)) && a.grants.has(id, g.mac, now):
+	// One whose key the api has accepted, and that it does not know, was lost: until
+	// that is restored, the api's answer is worth what none is.
+	case (errors.Is(err, errAway) || stream.Lost(err, time.Time{})) && a.grants.has(id, g.mac, now):
 		a.log.Warn("letting a publisher in by an earlier grant", "stream", id, "conn", r.ID, "error", err)
 	case errors.Is(err, errAway):
 		return verdict{reason: reasonAway, detail: err.Error()}
@@ -152,13 +154,6 @@ func (a *Agent) authorizePublish(ctx context.Context, r authRequest) verdict {
 		a.takeOver(*w.Silent, g)
 	}
 	return verdict{ok: true}
-}
-
-// lost tells that the api does not know the stream, and not that it was deleted. Of
-// one whose key it has accepted that means that its state was lost: until that is
-// restored, the api's answer is worth what none is.
-func lost(err error) bool {
-	return errors.Is(err, stream.ErrNotFound) && !errors.Is(err, stream.ErrDeleted)
 }
 
 // authorizePreflight answers WHIP's OPTIONS and mediamtx's own publish page,

@@ -236,7 +236,7 @@ func (r *Router) takeRoute(st *streamState) {
 // lost tells that state no longer knows what the route before said.
 func lost(before *routeState, now stream.Route, err error) bool {
 	if err != nil {
-		return errors.Is(err, stream.ErrNotFound) && !stream.Deleted(err, before.seen)
+		return stream.Lost(err, before.seen)
 	}
 	return now.Given < before.route.Epoch
 }

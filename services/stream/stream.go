@@ -54,6 +54,17 @@ func Deleted(err error, there time.Time) bool {
 	return errors.Is(err, ErrDeleted)
 }
 
+// Lost reports whether err is the ErrNotFound of a stream that was there at the time
+// there (see Deleted), and that nobody has deleted since: it was lost with Redis state.
+func Lost(err error, there time.Time) bool {
+	return errors.Is(err, ErrNotFound) && !Deleted(err, there)
+}
+
+// EpochMemory is how long an epoch is remembered of which nothing runs any more: longer
+// than CDNs may keep a segment whose URL names it, which is what must not get another
+// content when state goes back in time.
+const EpochMemory = 25 * time.Hour
+
 // Defaults and ranges of a stream's settings.
 const (
 	DefaultProfile  = "720p"

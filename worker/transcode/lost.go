@@ -62,15 +62,11 @@ type ran struct {
 	at time.Time
 }
 
-// ranFor is how long it is remembered what ran here: longer than CDNs may keep a
-// segment, which is what must not get another content when state goes back in time.
-const ranFor = 25 * time.Hour
-
 // remember notes the newest run of a loop that has ended. The lock is held.
 func (m *Manager) remember(l *loop) {
 	now := time.Now()
 	if len(m.ran)%1000 == 999 {
-		maps.DeleteFunc(m.ran, func(_ string, r ran) bool { return now.Sub(r.at) > ranFor })
+		maps.DeleteFunc(m.ran, func(_ string, r ran) bool { return now.Sub(r.at) > stream.EpochMemory })
 	}
 	l.mu.Lock()
 	id := stream.RunID{Epoch: l.epoch, Run: l.runs}
